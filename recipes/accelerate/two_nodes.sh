@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Two machines with 8 GPUs each, as one run. Start it on both; the first is the one whose address is given:
+# Two machines with 8 GPUs each, as one run. Start it on both machines, with the address of the first:
 #
 #   recipes/accelerate/two_nodes.sh 0 10.0.0.1 recipes/livecc-7b/pretrain.yaml dtype=bfloat16 \
 #     gradient_accumulation_steps=32
 #   recipes/accelerate/two_nodes.sh 1 10.0.0.1 recipes/livecc-7b/pretrain.yaml dtype=bfloat16 \
 #     gradient_accumulation_steps=32
 #
-# Twice the processes, half the accumulation steps: a step takes the same rows. output_dir must be on a disk that both
+# With twice the processes and half the accumulation steps, a step takes the same number of rows. output_dir must be on a disk that both
 # machines share. Other launchers: LAUNCHER=recipes/accelerate/fsdp2.yaml, without dtype=bfloat16; other sizes: GPUS=4;
 # another port: PORT=29501.
-# Hardware: 2 x 8 GPUs of 80 GB for the 7B model, with a fast network between them. Memory: in the recipe; what
-# is spread is spread over 16 GPUs instead of 8. Time: about half of the recipe's.
+# Hardware: 2 x 8 GPUs of 80 GB for the 7B model, with a fast network between them. Memory: less than the
+# recipe's, since shards are spread over 16 GPUs instead of 8. Time: about half of the recipe's.
 set -euo pipefail
 if [ $# -lt 3 ]; then
   echo "usage: $0 MACHINE_RANK(0 or 1) ADDRESS_OF_MACHINE_0 RECIPE [key=value ...]" >&2

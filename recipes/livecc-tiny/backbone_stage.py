@@ -1,10 +1,10 @@
-"""Runs one stage of livecc-tiny's recipe on one backbone, with a share of its samples; backbones.sh runs them all.
+"""Runs one stage of livecc-tiny's recipe on one backbone, with a share of its samples; backbones.sh runs every stage.
 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 recipes/livecc-tiny/backbone_stage.py \
       VARIANT STAGE RUN_FOLDER [--share 0.333] [--max-steps N]
 
-A variant is a backbone, or `qwen3_vl_untimed`: Qwen3-VL without the time that it puts before each frame pair, which
-leaves LiveCC's `Time=3.0-4.0s` alone to tell it.
+A variant is a backbone, or `qwen3_vl_untimed`: Qwen3-VL without its own timestamp before each frame pair, so
+that only LiveCC's `Time=3.0-4.0s` gives the time.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class UntimedQwen3VLBackbone(Qwen3VLBackbone):
 
 
 def use_variant(variant: str) -> str:
-    """Let this process know a variant, and return the name of its backbone.
+    """Register a variant's backbone in this process, and return the backbone's name.
 
     Raises:
-        ValueError: if there is no such variant.
+        ValueError: if the variant is unknown.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant is {variant!r}: expected one of {', '.join(VARIANTS)}")
@@ -56,10 +56,12 @@ def use_variant(variant: str) -> str:
 
 
 def stage_data(stage: str, share: float, frame_px: int) -> list[dict[str, Any]]:
-    """Return the data of a stage's recipe with fewer samples, in whole groups, and frames of another size.
+    """Return the data entries of a stage's recipe, scaled to a share of the samples and another frame size.
+
+    Samples are rounded to whole groups, at least one.
 
     Raises:
-        ValueError: if the share is not above 0 and at most 1.
+        ValueError: if the share is not in (0, 1].
     """
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}: expected a number above 0, at most 1")
@@ -71,7 +73,7 @@ def stage_data(stage: str, share: float, frame_px: int) -> list[dict[str, Any]]:
 
 
 def train_stage(stage: str, run: Path, share: float, max_steps: int | None) -> None:
-    """Train a stage from the one before it, or go on with it."""
+    """Train a stage from the previous one, or resume it."""
     from warmup import frame_px
 
     from livecc_hf.training.script import main as train
@@ -87,7 +89,7 @@ def train_stage(stage: str, run: Path, share: float, max_steps: int | None) -> N
 
 
 def write_mean(run: Path) -> None:
-    """Write the mean of the last two stages, as livecc-tiny is one."""
+    """Write a model with the mean weights of the last two stages, as livecc-tiny is made."""
     from package import averaged
 
     averaged([run / "2-narration", run / "3-polish"]).save_pretrained(run / "4-mean")
@@ -95,13 +97,13 @@ def write_mean(run: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a stage."""
+    """Run the stage named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variant", choices=VARIANTS)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("run", type=Path, help="folder of the variant's stages")
-    parser.add_argument("--share", type=float, default=SHARE, help="of the recipe's samples; default: a third")
-    parser.add_argument("--max-steps", type=int, help="stop a stage after so many steps, to try it")
+    parser.add_argument("--share", type=float, default=SHARE, help="share of the recipe's samples; default: a third")
+    parser.add_argument("--max-steps", type=int, help="stop after this many steps, for a trial")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     backbone = use_variant(given.variant)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains tiny models of every backbone by livecc-tiny's recipe, with a third of its samples, and measures how well they
-# comment on 100 held-out clips.
+# Trains a tiny model on every backbone with livecc-tiny's recipe and a third of its samples, and measures their
+# commentary on 100 held-out clips.
 #
 #   recipes/livecc-tiny/backbones.sh [VARIANT ...]     # default: every one in backbone_stage.py
 #   RUNS=runs/elsewhere SHARE=0.5 recipes/livecc-tiny/backbones.sh qwen2_vl qwen3_vl
 #
-# Run it again after an interruption: finished stages and measurements stay, the long stage goes on from its newest
-# checkpoint. Hardware: 2 CPU cores, no GPU. Memory: 4 GB. Needs `pip install -e .[train]`.
+# Run it again after an interruption: finished stages and measurements are kept, and the long stage continues from
+# its newest checkpoint. Hardware: 2 CPU cores, no GPU. Memory: 4 GB. Needs `pip install -e .[train]`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 runs=${RUNS:-runs/livecc-tiny-backbones}
@@ -21,7 +21,7 @@ for variant in "${variants[@]}"; do
   mkdir -p "$run"
   [ -f "$run/share" ] || echo "$share" >"$run/share"
   if [ "$(cat "$run/share")" != "$share" ]; then
-    echo "$run was begun with SHARE=$(cat "$run/share"), not $share: go on with that, or set RUNS" >&2
+    echo "$run was started with SHARE=$(cat "$run/share"), not $share: use that value, or set RUNS to another folder" >&2
     exit 1
   fi
   for stage in 0-warmup 1-lists 2-narration 3-polish 4-mean; do

@@ -1,8 +1,8 @@
-"""Writes the demo's held-out clip and its true events.
+"""Writes the demo's held-out clip and its ground-truth events.
 
     python recipes/livecc-tiny/make_demo_clip.py OUT_FOLDER
 
-Takes seconds. The clip is the held-out one with the most kinds of events, whatever the model says about it.
+Takes seconds. It chooses the held-out clip with the most kinds of events, without running a model.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from livecc_hf.tiny.rendering import write_video
 from livecc_hf.tiny.world import simulate
 
 DURATION_S = 24
-FIRST, N_CANDIDATES = 1000, 400  # apart from the clips of the benchmark
+FIRST, N_CANDIDATES = 1000, 400  # disjoint from the benchmark's clips
 
 
 def main() -> None:
-    """Chooses the clip and writes ``clip.mp4`` and ``events.json``."""
+    """Choose the clip; write ``clip.mp4`` and ``events.json``."""
     if len(sys.argv) != 2:
         sys.exit("usage: make_demo_clip.py OUT_FOLDER")
     out = Path(sys.argv[1])

@@ -2,8 +2,8 @@
 
     python recipes/livecc-tiny/make_tokenizer.py OUT_FOLDER
 
-Takes a few seconds on one core. The text it learns from is the narrator's and the chat template's;
-any other text is still spelled out in bytes.
+Takes a few seconds on one core. It is trained on the narrator's sentences and the chat template;
+any other text is encoded as bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SPECIAL_TOKENS = [
     "<|image_pad|>",
     "<|video_pad|>",
 ]
-# Qwen2's pre-tokenizer: single digits, and " ..." is one piece.
+# Qwen2's pre-tokenizer, which splits digits and keeps " ..." in one piece.
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -63,7 +63,7 @@ CHAT_TEMPLATE = (
 
 
 def corpus(labels: Sequence[str] = ()) -> Iterator[str]:
-    """Yield every sentence of the narrator, alone and after another one, the template's own words, and labels."""
+    """Yield every narrator sentence, once and twice in a row, then the template's words and the labels."""
     for verb in VERBS:
         for colour in COLOURS:
             for shape in SHAPES:
@@ -77,11 +77,11 @@ def corpus(labels: Sequence[str] = ()) -> Iterator[str]:
 
 
 def build(backbone: Backbone | None = None) -> PreTrainedTokenizerFast:
-    """Train the tokenizer; the same text always gives the same vocabulary.
+    """Return the tokenizer, trained deterministically.
 
     Args:
-        backbone: whose chat opens as its models know it, and whose texts beside vision are single words; default:
-            Qwen2-VL's.
+        backbone: determines whether the chat template adds a system prompt, and which vision labels are in the
+            corpus; default: Qwen2-VL's template without labels.
     """
     labels = [] if backbone is None else backbone.vision_labels(1)
     has_system = backbone is None or backbone.system_prompt is not None

@@ -1,10 +1,10 @@
-"""Turns a finished run into the model that ships with the package.
+"""Packages finished runs as the model bundled with the package.
 
     python recipes/livecc-tiny/package.py RUN_FOLDER [RUN_FOLDER ...] OUT_FOLDER
 
-Takes seconds. The weights of the runs, which must have started from one another, are averaged: the ends of the last
-two stages together comment better than either. They are rounded to bfloat16. The modeling code is linked to the
-project's own, so that the folder loads like one from the Hub.
+Takes seconds. The runs' weights are averaged, so each run must have started from the previous one; the mean of the
+last two stages comments better than either. Weights are rounded to bfloat16. The modeling code is linked to the
+project's own files, so that the folder loads like one from the Hub.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SIZE_LIMIT_BYTES = 4_000_000
 
 
 def card_facts(model: LiveCCForConditionalGeneration) -> CardFacts:
-    """What the bundled model's card says."""
+    """Return the content of the bundled model's card."""
     return CardFacts(
         "livecc-tiny",
         SUMMARY.format(millions=model.num_parameters() / 1e6),
@@ -51,13 +51,13 @@ def card_facts(model: LiveCCForConditionalGeneration) -> CardFacts:
 
 
 def make_card(out: Path, model: LiveCCForConditionalGeneration) -> None:
-    """Writes the folder's card, with the sample clip that its model comments on."""
+    """Write the folder's card, and the sample clip that the model comments on."""
     write_card(out, card_facts(model))
     complete_card(out, clip=demo_clip_path())
 
 
 def averaged(runs: list[Path]) -> LiveCCForConditionalGeneration:
-    """The model whose weights are the mean of those of the runs, in float32."""
+    """Return a model with the mean of the runs' weights, in float32."""
     models = [LiveCCForConditionalGeneration.from_pretrained(run, dtype=torch.float32) for run in runs]
     states = [model.state_dict() for model in models]
     mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
@@ -66,7 +66,7 @@ def averaged(runs: list[Path]) -> LiveCCForConditionalGeneration:
 
 
 def package(runs: list[Path], out: Path) -> None:
-    """Writes the bundled folder.
+    """Write the bundled model's folder.
 
     Raises:
         ValueError: if the weights are too large to ship.
@@ -88,7 +88,7 @@ def package(runs: list[Path], out: Path) -> None:
     model.save_pretrained(out)
     processor.save_pretrained(out)
     for code in out.glob("*.py"):
-        # One source: the folder shows the project's own files, and an installed copy holds them for real.
+        # A single source: links to the project's own files, which an installed package replaces by copies.
         code.unlink()
         code.symlink_to(os.path.relpath(MODELING / code.name, out))
     weights_bytes = (out / "model.safetensors").stat().st_size

@@ -4,8 +4,8 @@
 #   recipes/livecc-tiny/train.sh [RUN_FOLDER] [PACKAGE_FOLDER]
 #
 # Hardware: 2 CPU cores, no GPU. Time: at most 45 minutes. Memory: 4 GB. Needs `pip install -e .[train]`.
-# Run it again after an interruption: the long stage goes on from its newest checkpoint, the short ones start anew.
-# Two single-threaded processes beat one with two threads: the matrices are too small to share.
+# Run it again after an interruption: the long stage continues from its newest checkpoint, the short ones restart.
+# Two single-threaded processes are faster than one with two threads, since the matrices are small.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 run=${1:-runs/livecc-tiny}

@@ -1,12 +1,12 @@
-"""Starts livecc-tiny: random weights, then a vision tower that tells objects apart.
+"""Initializes livecc-tiny: random weights, then a vision tower trained to recognise objects.
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/livecc-tiny/warmup.py OUT_FOLDER [BACKBONE]
 
-Takes about 1.5 minutes on 2 cores and 1 GB of memory. Throw-away heads on the vision tower's output tokens
-name the colour, shape, motion and mark in each of the 3 x 3 cells of a frame pair. Without it, the language
-model first has to learn to read a tower that says nothing, and long conversations do not take off.
+Takes about 1.5 minutes on 2 cores and 1 GB of memory. Temporary heads on the vision tower's output tokens
+classify the colour, shape, motion and mark in each of the 3 x 3 cells of a frame pair. Without this warm-up, the
+language model gets uninformative features and does not learn long conversations.
 
-livecc-tiny is a Qwen2-VL; backbones.sh starts tiny models of the other backbones here too.
+livecc-tiny is a Qwen2-VL; backbones.sh also initializes tiny models of the other backbones with this script.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from make_tokenizer import build as build_tokenizer
 
 SEED = 0
 N_STEPS = 400
-BATCH = 32  # frame pairs a process
+BATCH = 32  # frame pairs per process
 MUON_LEARNING_RATE, LEARNING_RATE = 0.02, 0.003
 GRID = 3  # tokens along a side
 N_CLASSES = {"colour": 1 + len(COLOURS), "shape": 1 + len(SHAPES), "motion": 5, "mark": 1 + len(MARKS)}
 IGNORE = -100
-# What is not alike between backbones: rotary sections, the language model, the vision tower.
+# Config values that differ between backbones: rotary sections, language model, vision tower.
 _TOWER = {"depth": 2, "num_heads": 4, "hidden_size": 96, "out_hidden_size": 128}
 OWN: dict[str, tuple[dict, dict, dict]] = {
     "qwen2_vl": (
@@ -61,7 +61,7 @@ OWN: dict[str, tuple[dict, dict, dict]] = {
         {},
         _TOWER | {"intermediate_size": 256, "window_size": 56, "fullatt_block_indexes": [1], "tokens_per_second": 2},
     ),
-    # One learned position for each patch of a frame; the first block's features enter after the first text layer.
+    # One learned position per patch of a frame; the first block's features are added after the first text layer.
     "qwen3_vl": (
         {"mrope_section": [6, 5, 5], "mrope_interleaved": True},
         {"head_dim": 32},
@@ -93,7 +93,7 @@ def build_processor(name: str = DEFAULT_BACKBONE) -> StreamingProcessor:
 
 
 def build_model(processor: StreamingProcessor) -> LiveCCForConditionalGeneration:
-    """Return a model of 1.4M random weights, on the processor's backbone."""
+    """Return a randomly initialized model of 1.4M parameters on the processor's backbone."""
     tokenizer = processor.tokenizer
     rope, own_text, vision = OWN[processor.backbone]
     text = {
@@ -136,7 +136,7 @@ def build_model(processor: StreamingProcessor) -> LiveCCForConditionalGeneration
 
 
 def initialise(model: nn.Module) -> None:
-    """Scales every matrix by its inputs; Qwen2-VL's 0.02 is far too small at this width."""
+    """Initialize every matrix with std 1 / sqrt(inputs); Qwen2-VL's 0.02 is far too small at this width."""
     generator = torch.Generator().manual_seed(SEED)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -156,7 +156,7 @@ def labelled_pair(seed: int, size_px: int = FRAME_SIZE_PX) -> tuple[np.ndarray, 
     start_s = rng.uniform(0.0, 7.4)
     times_s = [start_s, start_s + FRAME_STEP_S]
     labels = {name: np.zeros(GRID * GRID, dtype=np.int64) for name in N_CLASSES}
-    labels["motion"][:] = IGNORE  # asked only where there is an object
+    labels["motion"][:] = IGNORE  # supervised only in cells with an object
     for track in scene.tracks:
         if all(track.visible_at(time_s) for time_s in times_s):
             (x0, y0), (x1, y1) = (track.at(time_s)[:2] for time_s in times_s)
@@ -184,7 +184,7 @@ def _cell(x: float, y: float) -> int:
 
 
 def _motion(dx: float, dy: float) -> int:
-    """0 at rest, then right, left, down, up."""
+    """Return the motion class: 0 at rest, then right, left, down, up."""
     if abs(dx) + abs(dy) < 0.02:
         return 0
     if abs(dx) > abs(dy):
@@ -243,7 +243,7 @@ def main() -> None:
 
 
 def start(out: Path, backbone: str = DEFAULT_BACKBONE, n_steps: int = N_STEPS) -> None:
-    """Write a model of a backbone whose vision tower is warmed up, in each of the processes at once."""
+    """Write a model folder with a warmed-up vision tower; every process of the launch must call this."""
     torch.set_num_threads(1)
     world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if world_size > 1:
