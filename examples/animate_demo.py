@@ -2,8 +2,8 @@
 
     python examples/animate_demo.py docs/images/commentary.webp [--video FILE] [--model ID_OR_FOLDER] [--fps 6]
 
-The model comments on the clip, which is copied with its words burnt in, as `livecc commentate --overlay` does; the copy
-becomes an animated WebP or GIF, as the name says.
+The model's words are drawn into a copy of the clip, as by `livecc commentate --overlay`. The copy is converted to an
+animated WebP or GIF, depending on the output's suffix.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from livecc_hf.rendering.overlay import burn_captions
 
 
 def pictures_of(video: Path, fps: float, width_px: int) -> list[Image.Image]:
-    """Return pictures of a video at `fps` a second, `width_px` wide."""
+    """Return `fps` pictures per second of a video, resized to `width_px`."""
     pictures = []
     with av.open(str(video)) as container:
         for frame in container.decode(video=0):

@@ -2,7 +2,7 @@
 
     python examples/commentate_file.py VIDEO [MODEL]
 
-MODEL is a folder or Hub id; without it the bundled livecc-tiny speaks, which knows moving coloured shapes only.
+MODEL is a folder or Hub id; the default is the bundled livecc-tiny, which only knows moving coloured shapes.
 """
 
 import sys
@@ -15,12 +15,12 @@ if len(sys.argv) not in (2, 3):
     raise SystemExit("usage: python examples/commentate_file.py VIDEO [MODEL]")
 video, name = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else bundled_model_path()
 try:
-    probe_video(video)  # or what is not a video would be told after the model was loaded
+    probe_video(video)  # fail on a bad file before loading the model
     model, processor, info = load_model_and_processor(name)
     for note in info.notes:
         print(note)
     for segment in model.stream_generate(processor, video):
         if segment.text:
             print(f"{segment.start_s:6.1f} to {segment.end_s:6.1f} s  {segment.text}")
-except (OSError, ValueError) as error:  # such as no file, no video, no model
+except (OSError, ValueError) as error:  # missing file, not a video, missing model
     raise SystemExit(f"error: {error}") from None

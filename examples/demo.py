@@ -2,8 +2,8 @@
 
     python examples/demo.py [--fast] [--output FOLDER]
 
-Plays a held-out clip at its own pace and prints what the model says beside what really happened. Writes the commentary
-as demo.vtt, and contact-sheet.png: the frames with the words under them.
+Plays a held-out clip at its own pace and prints the model's words next to the true events. Writes the commentary to
+demo.vtt, and the frames with their words to contact-sheet.png.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def commentate(model, processor, clip: Path, events: list[dict], paced: bool):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fast", action="store_true", help="as fast as the model goes, not at the clip's pace")
+    parser.add_argument("--fast", action="store_true", help="run at the model's speed instead of the clip's")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the files written")
     args = parser.parse_args()
 

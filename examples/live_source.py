@@ -2,9 +2,8 @@
 
     python examples/live_source.py SOURCE [MODEL]
 
-SOURCE is a camera (camera:0), an address (rtsp://..., rtmp://..., https://.../live.m3u8), - for standard input or a
-file.
-Without MODEL the bundled livecc-tiny speaks, which knows moving coloured shapes only.
+SOURCE is a camera (camera:0), a URL (rtsp://..., rtmp://..., https://.../live.m3u8), - for standard input, or a file.
+The default MODEL is the bundled livecc-tiny, which only knows moving coloured shapes.
 """
 
 import sys
@@ -18,7 +17,7 @@ if len(sys.argv) not in (2, 3):
 try:
     source = open_source(sys.argv[1], on_message=print, stall_s=10, max_reconnects=8)  # nothing is read yet
     model, processor, _ = load_model_and_processor(sys.argv[2] if len(sys.argv) > 2 else bundled_model_path())
-except (OSError, ValueError) as error:  # such as no file, no model, an unknown scheme
+except (OSError, ValueError) as error:  # missing file or model, unknown scheme
     raise SystemExit(f"error: {error}") from None
 stream = model.start_stream(processor)
 
@@ -34,8 +33,8 @@ with source:
             for segment in stream.push(chunk.frames, chunk.timestamps_s):
                 show(segment, source.note_lag(chunk))
         print("The stream has ended.")
-    except (SourceError, ValueError) as error:  # cannot be opened or read, or was lost and did not come back
+    except (SourceError, ValueError) as error:  # cannot be opened or read, or reconnecting failed
         print(f"The stream failed: {error}")
-for segment in stream.finish():  # what was shown last, if it was less than a turn
+for segment in stream.finish():  # the remaining frames of an incomplete turn
     show(segment)
 print(source.stats)

@@ -1,8 +1,8 @@
-"""Push frames as they come, change the query on the way, and ask a question.
+"""Push frames to a stream, change the query in the middle, and ask a question.
 
     python examples/push_frames.py
 
-Frames may come from anywhere (a game, a simulator, a camera): uint8 (T, 3, H, W), two for each second.
+Frames may come from anywhere (a game, a simulator, a camera): uint8 (T, 3, H, W), two per second.
 """
 
 import torch
@@ -24,7 +24,7 @@ model, processor, _ = load_model_and_processor(bundled_model_path())
 stream = model.start_stream(processor)
 for n, frame in enumerate(frames_of_a_moving_square(16)):
     if n == 10:
-        stream.ask("Commentate the square only.")  # enters with the next turn
+        stream.ask("Commentate the square only.")  # takes effect in the next turn
     for segment in stream.push(frame):
         print(f"{segment.start_s:4.1f} s  {segment.text or '(silence)'}")
 print("Question:", stream.answer("What do you see?", max_new_tokens=20))

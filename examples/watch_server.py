@@ -1,9 +1,9 @@
-"""Show a video to a server as it plays, and print what it says.
+"""Stream a video to a server in real time, and print the commentary.
 
     livecc serve                                    # in another terminal
     python examples/watch_server.py VIDEO [--url ws://127.0.0.1:8000/v1/commentary] [--query "What happens?"]
 
-Needs `pip install websockets pillow av`. The same in a browser: docs/serving.md.
+Needs `pip install websockets pillow av`. For a browser, see docs/serving.md.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 
 def show(connection, container, speed):
-    """Send two frames a second, each when its time has come: 8 bytes of time, then a JPEG file."""
+    """Send two frames a second at their time in the video: 8 bytes of time, then a JPEG file."""
     began_s, next_s = time.monotonic(), 0.0
     try:
         for frame in container.decode(video=0):
@@ -36,13 +36,13 @@ def show(connection, container, speed):
         connection.send(json.dumps({"type": "finish"}))
     except ConnectionClosed:
         pass  # the reason is printed below
-    except Exception as error:  # damage; the server would wait for more
-        print(f"the video cannot be read further: {error}", flush=True)
+    except Exception as error:  # a damaged file; finish, so that the server does not wait
+        print(f"cannot read the rest of the video: {error}", flush=True)
         connection.send(json.dumps({"type": "finish"}))
 
 
 def watch(args, container, headers):
-    """Print what is said, until the server closes; the reason last."""
+    """Print the commentary until the server closes the connection, then the reason."""
     with connect(args.url, additional_headers=headers) as connection:
         connection.send(json.dumps({"type": "start", "query": args.query}))
         threading.Thread(target=show, args=(connection, container, args.speed), daemon=True).start()
@@ -58,15 +58,15 @@ def watch(args, container, headers):
                 elif message["type"] in ("error", "notice"):
                     print(f"{message['code']}: {message['message']}", flush=True)
         except ConnectionClosed as closed:
-            print("closed:", reason or (closed.rcvd.reason if closed.rcvd else "without a word"))
+            print("closed:", reason or (closed.rcvd.reason if closed.rcvd else "no reason given"))
 
 
-def opened(video):
-    """Open a video before anything is said to a server."""
+def open_video(video):
+    """Open a video, or exit with an error before connecting."""
     try:
         container = av.open(video)
         if not container.streams.video:
-            raise ValueError("no pictures are in it")
+            raise ValueError("it has no video stream")
         return container
     except (OSError, ValueError, av.FFmpegError) as error:
         raise SystemExit(f"cannot show {video}: {getattr(error, 'strerror', None) or error}") from None
@@ -80,7 +80,7 @@ parser.add_argument("--speed", type=float, default=1.0, help="times real time")
 args = parser.parse_args()
 if not args.speed > 0:
     parser.error(f"--speed {args.speed:g}: expected a number above 0")
-container = opened(args.video)
+container = open_video(args.video)
 token = os.environ.get("LIVECC_SERVE_TOKEN")
 try:
     watch(args, container, {"Authorization": f"Bearer {token}"} if token else {})

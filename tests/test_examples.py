@@ -83,7 +83,7 @@ def test_a_live_source_that_fails(run):
         ("live_source.py", ["none.mp4"], "error: no such file: none.mp4"),
         ("live_source.py", ["ftp://host/x"], "error: ftp://host/x: unknown scheme"),
         ("watch_server.py", ["none.mp4"], "cannot show none.mp4: No such file or directory"),
-        ("watch_server.py", ["tone.m4a"], "cannot show tone.m4a: no pictures are in it"),
+        ("watch_server.py", ["tone.m4a"], "cannot show tone.m4a: it has no video stream"),
         ("watch_server.py", ["clip.mp4", "--url", "nowhere"], "no server at nowhere (nowhere isn't a valid URI"),
         ("watch_server.py", ["clip.mp4", "--url", "ws://127.0.0.1:1/v1"], "no server at ws://127.0.0.1:1/v1"),
     ],

@@ -32,6 +32,6 @@ def test_other_numbers_are_other_scenes_and_the_same_numbers_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"n_videos": 0}, {"duration_s": 0}, {"first": -1}, {"narrator": "nobody"}])
-def test_what_makes_no_sense_is_refused(tmp_path, wrong):
+def test_invalid_numbers_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         write_narrated_folder(tmp_path, **({"n_videos": 1} | wrong))

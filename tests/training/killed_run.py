@@ -1,8 +1,8 @@
-"""Runs `livecc train` and kills itself, with SIGKILL, in the middle of writing a checkpoint.
+"""Runs `livecc train` and kills itself with SIGKILL while writing a checkpoint.
 
     python killed_run.py STAGE NTH TRAIN_ARGUMENT ...
 
-STAGE is what is being written when the process dies, for the NTH time; what it writes is left cut in half.
+The process dies while it writes STAGE for the NTH time, and leaves a half-written file.
 """
 
 import os

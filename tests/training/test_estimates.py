@@ -20,7 +20,7 @@ def recipe_of(name):
     return yaml.safe_load((ROOT / f"recipes/{name}.yaml").read_text())
 
 
-def test_published_models_have_the_parameters_that_the_page_tells():
+def test_parameter_counts_equal_the_page():
     billions = {
         name: [f"{n / 1e9:.2f}" for n in (counts.layers, counts.embeddings, counts.vision)]
         for name in PUBLISHED_SHAPES
@@ -67,7 +67,7 @@ def test_a_working_set_grows_with_the_tokens_and_is_smaller_with_frozen_weights(
         ("qwen2.5-vl-7b/sft", "Qwen2.5-VL-7B", 8, r"7B full, 32k, FSDP2 on 8 \| [^|]*= (\d+) GB"),
     ],
 )
-def test_memory_is_that_of_the_page(recipe, model, gpus, total):
+def test_memory_equals_the_page(recipe, model, gpus, total):
     parts = estimates.memory_gb(recipe_of(recipe), estimates.published_model(model), gpus)
     assert sum(parts.values()) == pytest.approx(int(re.search(total, PAGE)[1]), abs=0.7)
 

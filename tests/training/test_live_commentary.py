@@ -215,7 +215,7 @@ def test_lora_checkpointing_and_bfloat16_under_trl(samples, tiny_folder, tiny_pr
     blocks = [record.getMessage() for record in caplog.records if record.name == LOGGER]
     assert [block.split(",")[0] for block in blocks] == ["step 1", "step 2"]
 
-    # What was streamed had the adapter in its layers, in bfloat16.
+    # The streamed model had the adapter in its layers, in bfloat16.
     options = StreamOptions(max_new_tokens=6, do_sample=False, seed=0)
     base = trainer.model.get_base_model()
     said = commentary_text(2, clip.name, comment(base, tiny_processor, clip, options, args=args))
@@ -356,7 +356,7 @@ def test_frames_are_resized_once(processor, make_model, tmp_path, limits, is_fil
         video = NarratedVideo(str(write_video(tmp_path / "v.mp4", n_frames=30, size_px=(640, 360))), [Word(0, 1, "a")])
         item = NarrationItem(video, None)
         clip, sample = item.clip(processor, options), item.encode(processor, options)
-        again = encode_clip(clip, processor, options)  # as a clip that is read already
+        again = encode_clip(clip, processor, options)  # a clip that is already decoded
         assert torch.equal(again.model_inputs["video_grid_thw"], sample.model_inputs["video_grid_thw"])
     else:
         clip = NarratedClip(torch.zeros(6, 3, 360, 640, dtype=torch.uint8), [n / 2 for n in range(6)], [(0, 1, "a")])

@@ -1,4 +1,4 @@
-"""The loss at supervised positions is the loss, and what is logged are means of them."""
+"""The loss at supervised positions equals the full loss, and logged values are means over tokens."""
 
 import json
 

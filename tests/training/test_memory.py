@@ -11,7 +11,7 @@ from livecc_hf.training.options.recipe import parse
 SMALL_ROOM = """
 import resource, sys
 import torch
-from livecc_hf.training import setup, trainer  # what it imports takes room, too
+from livecc_hf.training import setup, trainer  # import before limiting memory, since imports need memory, too
 from livecc_hf.training.script import main
 torch.ones(64, 64) @ torch.ones(64, 64)
 

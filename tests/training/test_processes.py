@@ -58,7 +58,7 @@ def test_the_losses_are_those_of_one_process(recipe, tmp_path, changes):
         json.loads((tmp_path / name / "checkpoint-4/trainer_state.json").read_text())["log_history"][-1]
         for name in ("one", "two")
     ]
-    for key in ("eval_loss", "eval_loss_per_word"):  # three samples on two processes: none counts twice
+    for key in ("eval_loss", "eval_loss_per_word"):  # three samples on two processes: no sample counts twice
         assert evaluated[0][key] == pytest.approx(evaluated[1][key], abs=1e-3)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == 4

@@ -54,7 +54,7 @@ def test_wrong_options_are_errors(recipe, changes, message):
 
 def test_two_gpus_in_one_process_are_refused_before_anything_is_read(recipe):
     parsed = parse(["--config", recipe(model_name_or_path="no/such/folder")])
-    parsed.training._n_gpu = 2  # what it counts where two are visible and nothing launched a process for each
+    parsed.training._n_gpu = 2  # as with two visible GPUs and a single process
     with pytest.raises(ValueError, match="2 GPUs are visible .* --num_processes 2 .*CUDA_VISIBLE_DEVICES=0"):
         _check_together(parsed.ours, parsed.training, parsed.model)
 
@@ -147,7 +147,7 @@ def test_a_number_of_samples_can_be_held_out_and_is_measured(recipe, caplog):
         ({"load_in_4bit": True}, "use_peft"),
     ],
 )
-def test_what_cannot_work_is_said_before_anything_is_loaded(recipe, changes, message):
+def test_impossible_options_fail_before_anything_is_loaded(recipe, changes, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         main(["--config", recipe(**changes)])
 
@@ -224,10 +224,10 @@ def test_held_out_samples_that_cannot_be_used_are_said(recipe, tmp_path, caplog)
     main(["--config", recipe(eval_data=[held], **changes)])
 
 
-def test_a_run_that_learned_nothing_is_no_result(recipe, tmp_path):
+def test_a_run_without_usable_samples_fails(recipe, tmp_path):
     write_chats(tmp_path / "all.jsonl", [[user("no.png"), ANSWER]] * 8)
     path = recipe(data=[{"source": "jsonl", "path": str(tmp_path / "all.jsonl")}], num_train_epochs=1)
-    for _ in range(2):  # the list starts anew with each run
+    for _ in range(2):  # each run clears the list
         with pytest.raises(TooManySkippedError, match="none of the 8 samples .*8 missing_file"):
             main(["--config", path])
     assert len((tmp_path / "out" / "skipped.jsonl").read_text().splitlines()) == 8
@@ -250,7 +250,7 @@ def test_a_row_never_grows_past_its_limit(recipe, tmp_path):
     entry = {"source": "jsonl", "path": str(tmp_path / "late.jsonl")}
     path = recipe(data=[entry], packing=True, max_length=100, max_skipped=1)
     trainer = build_trainer(parse(["--config", path]))
-    assert len(trainer.train_dataset) == 1  # all are planned as placeholders
+    assert len(trainer.train_dataset) == 1  # all samples are planned as placeholders
     (tmp_path / "later.png").rename(tmp_path / "late.png")
     batch = next(iter(trainer.get_train_dataloader()))
     assert batch["input_ids"].shape[1] <= 100

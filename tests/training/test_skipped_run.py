@@ -77,7 +77,7 @@ def test_a_whole_batch_that_cannot_be_used_has_no_effect(recipe, tmp_path, leaky
     main(["--config", path])
     state = json.loads((tmp_path / "out" / "checkpoint-20" / "trainer_state.json").read_text())
     steps = [log for log in state["log_history"] if "grad_norm" in log]
-    # A mean over no tokens is none.
+    # There is no mean over zero tokens.
     assert [log["step"] for log in steps if "loss" not in log] == [6, 16]
     assert [log["step"] for log in steps if log["grad_norm"] == 0] == [6, 16]
 

@@ -1,4 +1,4 @@
-"""The vision warm-up beside livecc-tiny's recipes."""
+"""The vision warm-up of livecc-tiny's recipe."""
 
 import numpy as np
 import torch

@@ -38,7 +38,7 @@ def adapt(model, **options):
     return get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, **options))
 
 
-# case: what is done to the model, and the mesh: processes that shard, after those that replicate
+# case: a change to the model, and the mesh's shape: replicating processes (if any), then sharding processes
 CASES = {
     "full": (lambda model: model, (2,)),
     "tied": (tie, (2,)),
@@ -86,7 +86,7 @@ def differences(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 
 def measure(arguments: list[str], change, mesh_shape: tuple[int, ...]) -> dict[str, dict[str, float]]:
     trainer = build_trainer(parse(arguments))
-    batch = next(iter(trainer.get_train_dataloader()))  # another one in each process
+    batch = next(iter(trainer.get_train_dataloader()))  # each process gets a different batch
     model = trainer.model = change(trainer.model).train()
     expected = gradients(trainer, model, batch)
     for gradient in expected.values():

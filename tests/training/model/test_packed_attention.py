@@ -160,7 +160,7 @@ def test_the_model_still_streams_and_saves_as_any_other(trainers, tmp_path):
 
 
 def test_a_commentary_in_between_changes_nothing(trainers):
-    """A stream puts its own attention before the packed one, which goes on without masks."""
+    """A stream replaces packed attention by its own; training then continues without masks."""
     trainer = trainers[0]()
     batch = next(iter(trainer.get_train_dataloader()))
     before = trainer.compute_loss(trainer.model.train(), dict(batch))

@@ -17,7 +17,7 @@ def test_help_fits_two_screens_and_says_where_all_options_are(capsys):
     assert "livecc train --help-all" in lines[-2]
 
 
-def test_help_names_options_that_there_are():
+def test_help_names_existing_options():
     from trl import ModelConfig, SFTConfig
 
     known = {item.name for cls in (SFTConfig, ModelConfig) for item in fields(cls)}

@@ -39,7 +39,7 @@ SFT_MIX = [
     "llava_hound_video_with_seeks.jsonl",
     "llava_video_178k_with_seeks.jsonl",
 ]
-# Of a turn besides its frames: its time, the template, a second of speech; Qwen3-VL says the time once more.
+# Text tokens of a turn: its time, the template, a second of speech; Qwen3-VL adds a second timestamp.
 TURN_TOKENS = {"qwen3": 40, "": 30}
 PIXELS_A_TOKEN = {"qwen3": 32 * 32, "": PIXELS_PER_TOKEN}
 
@@ -53,7 +53,7 @@ def header_of(path: Path) -> str:
 
 
 def parse_here(arguments: list[str]) -> Recipe:
-    """Parses as a machine with a GPU would: bf16 is refused where there is none, unless the CPU is asked for."""
+    """Parse as on a machine with a GPU; without one, bf16 is refused unless use_cpu is on."""
     return parse([*arguments, "use_cpu=true"])
 
 
@@ -206,7 +206,7 @@ def test_launcher_configs_are_what_accelerate_takes(path):
     assert config.num_machines == 1
     kind = {"single_gpu": "NO", "multi_gpu": "MULTI_GPU", "fsdp2": "FSDP"}.get(path.stem, "DEEPSPEED")
     assert config.distributed_type.value == kind
-    # Keys under fsdp_config and deepspeed_config that are no options of `accelerate launch` are dropped silently.
+    # Keys under fsdp_config and deepspeed_config that are not options of `accelerate launch` are dropped silently.
     known = {action.dest for action in launch_command_parser()._actions}
     assert set(config.fsdp_config) | set(config.deepspeed_config) <= known
 

@@ -40,13 +40,13 @@ def test_every_option_of_trl_is_known():
         {"length_column_name": "n"},
     ],
 )
-def test_what_cannot_be_had_is_refused(recipe, change):
+def test_unsupported_options_are_refused(recipe, change):
     (name,) = change
     with pytest.raises(ValueError, match=rf"^{name}=.*not available"):
         parse(["--config", recipe(**change)])
 
 
-def test_all_that_cannot_be_had_is_one_line(recipe):
+def test_all_unsupported_options_are_in_one_line(recipe):
     with pytest.raises(ValueError, match=r"^completion_only_loss=False .*, eos_token='x' .*remove it$"):
         parse(["--config", recipe(completion_only_loss=False), "eos_token=x"])
 
@@ -69,21 +69,21 @@ def test_all_that_cannot_be_had_is_one_line(recipe):
         ("do_predict=true", "do_predict"),
     ],
 )
-def test_what_has_no_effect_is_said_in_one_line(recipe, given, told):
+def test_options_without_effect_are_reported_in_one_line(recipe, given, told):
     notes = parse(["--config", recipe(), given]).notes
     assert len(notes) == 1
     assert notes[0].startswith(f"options without effect here: {told}")
     assert "\n" not in notes[0]
 
 
-def test_what_happens_anyway_is_not_spoken_of(recipe):
+def test_values_that_match_the_behaviour_are_not_reported(recipe):
     same = ["completion_only_loss=true", "packing_strategy=bfd", "padding_free=false", "do_train=true"]
     parsed = parse(["--config", recipe(), *same, "--no_remove_unused_columns"])
     assert parsed.notes == []
     assert not parse(["--config", recipe()]).notes
 
 
-def test_a_run_says_it_and_goes_on(recipe, caplog):
+def test_a_run_reports_them_and_continues(recipe, caplog):
     given = ["shuffle_dataset=true", "assistant_only_loss=true", "max_steps=1"]
     main(["--config", recipe(), *given])
     assert caplog.text.count("options without effect here: shuffle_dataset") == 1
