@@ -40,8 +40,10 @@ def new_kv_cache_pool(
     return KVCachePool([next(layer.parameters()).device for layer in layers], is_evictable, n_expected)
 
 
-def check_streamable(model: interfaces.ModelForStreams, processor: interfaces.ProcessorForStreams) -> None:
-    """Raise `ValueError` if streams cannot run with this model and processor."""
+def check_streamable(
+    model: interfaces.ModelForStreams, processor: interfaces.ProcessorForStreams, options: StreamOptions
+) -> None:
+    """Raise `ValueError` if streams with these options cannot run with this model and processor."""
     if model.training:
         raise ValueError("the model is in training mode (dropout is on): call model.eval() before start_stream")
     parts = {"embeddings": model.get_input_embeddings(), "vision tower": model.model.visual, "head": model.lm_head}
@@ -62,6 +64,8 @@ def check_streamable(model: interfaces.ModelForStreams, processor: interfaces.Pr
             f"the processor was made for {processor.backbone}, but the model is a {backbone.name}: load the processor "
             "from the model's own folder"
         )
+    if options.window == "sliding" and not backbone.can_forget:
+        raise ValueError(f"nothing can be evicted from the context of a {backbone.name}: use window='reprefill'")
 
 
 @torch.no_grad()
@@ -144,8 +148,8 @@ def make_room(model: interfaces.ModelForStreams, request: TurnRequest, options: 
             n_vision = n_vision * TURN_FRAMES // len(request.frames) + 2  # of a later turn, with its two markers
             state.cache.memory.expect(expected_tokens(options, n_first, n_vision, n_text))
         kept = kept_spans(state.spans, options, request.end_s - options.vision_window_s)
-        # Positions shift alike on all three axes, so it does not matter which axis a frequency belongs to.
-        state.evict(kept, model.model.language_model.rotary_emb.inv_freq)
+        backbone = find_backbone(request.processor.backbone)
+        state.evict(kept, backbone.shift_frequencies(model.model.language_model))
     elif options.window == "reprefill":
         needed = state.next_position + len(state.pending_ids) + len(request.prompt_ids) + request.max_new_tokens
         is_full = needed > model.config.text_config.max_position_embeddings

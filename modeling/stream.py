@@ -54,7 +54,7 @@ class CommentaryStream:
         options: StreamOptions,
         memory: KVCachePool | None = None,
     ):
-        check_streamable(model, processor)
+        check_streamable(model, processor, options)
         for text in (options.query, options.title, options.previous):
             processor.checked_text("" if text is None else text)
         self.options = options

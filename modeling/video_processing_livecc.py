@@ -11,7 +11,8 @@ from transformers import Qwen2VLVideoProcessor
 from transformers.image_utils import SizeDict
 from transformers.video_utils import make_batched_videos
 
-from .backbones import Backbone, backbone_of_patches, find_backbone
+from .backbone import Backbone
+from .backbones import backbone_of_patches, find_backbone
 from .frames import EXPECTED, as_tensor
 from .grammar import FRAMES_PER_SECOND, MAX_FRAME_TOKENS, MIN_FRAME_TOKENS, frame_pixel_budget
 from .stream_options import check_number

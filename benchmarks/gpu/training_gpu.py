@@ -93,7 +93,7 @@ def train(model, sample: Sample, n_steps: int, device: str) -> tuple[list[float]
     """Train with LoRA, as the recipes do; return the seconds and the loss of each step."""
     from peft import get_peft_model
 
-    options = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "lora_target_modules": None}
+    options: dict[str, Any] = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "lora_target_modules": None}
     options |= {"lora_target_parameters": None, "lora_modules_to_save": None, "lora_task_type": "CAUSAL_LM"}
     lora = lora_config(model, SimpleNamespace(**options, use_rslora=False, use_dora=False))
     use_lean_vision(model.model.visual)

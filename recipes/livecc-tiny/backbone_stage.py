@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import yaml
 
-from livecc_hf.modeling.backbones import REGISTRY, Qwen3VLBackbone
+from livecc_hf.modeling import backbone_qwen3_vl
 from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
 RECIPES = Path(__file__).parent
@@ -35,7 +35,7 @@ SHARE = 1 / 3
 SAVE_STEPS = 100
 
 
-class UntimedQwen3VLBackbone(Qwen3VLBackbone):
+class UntimedQwen3VLBackbone(backbone_qwen3_vl.Qwen3VLBackbone):
     """Qwen3-VL with frame pairs in blocks of their own, but no text before them."""
 
     def vision_labels(self, n_patches: int, start_s: float = 0.0, patch_s: float = 1.0) -> list[str]:
@@ -51,7 +51,8 @@ def use_variant(variant: str) -> str:
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant is {variant!r}: expected one of {', '.join(VARIANTS)}")
-    REGISTRY["qwen3_vl"] = UntimedQwen3VLBackbone() if variant == "qwen3_vl_untimed" else Qwen3VLBackbone()
+    is_untimed = variant == "qwen3_vl_untimed"
+    backbone_qwen3_vl.BACKBONE = (UntimedQwen3VLBackbone if is_untimed else backbone_qwen3_vl.Qwen3VLBackbone)()
     return VARIANTS[variant]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from livecc_hf.modeling.backbones import Backbone
+from livecc_hf.modeling.backbone import Backbone
 from livecc_hf.tiny.narration import QUERY, sentence
 from livecc_hf.tiny.scene import COLOURS, SHAPES, VERBS, Event
 

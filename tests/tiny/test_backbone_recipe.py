@@ -16,9 +16,9 @@ VARIANTS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_untimed")
 @pytest.fixture()
 def recipe(load, monkeypatch):
     """The script of a stage, as a module; what it registers is gone after a test."""
-    from livecc_hf.modeling.backbones import REGISTRY
+    from livecc_hf.modeling import backbone_qwen3_vl
 
-    monkeypatch.setitem(REGISTRY, "qwen3_vl", REGISTRY["qwen3_vl"])
+    monkeypatch.setattr(backbone_qwen3_vl, "BACKBONE", backbone_qwen3_vl.BACKBONE)
     monkeypatch.syspath_prepend(str(RECIPE))
     yield load("backbone_stage")
     for name in ("backbone_stage", "warmup", "make_tokenizer"):

@@ -235,3 +235,10 @@ def test_frames_smaller_than_a_token_are_refused(backbone_processor):
     with pytest.raises(ValueError, match=f"max_pixels=500 is less than a token: expected at least {side**2} pixels"):
         video_processor.frames_to_patches(small, max_pixels=500)
     assert video_processor.frames_to_patches(small)[1][0, 0] == 1  # enlarged
+
+
+def test_a_backbone_that_cannot_forget_has_no_sliding_window(backbone_model, backbone_processor, monkeypatch):
+    monkeypatch.setattr(type(backbone_model.config.find_backbone()), "can_forget", False)
+    with pytest.raises(ValueError, match="nothing can be evicted from the context of a .*: use window='reprefill'"):
+        backbone_model.start_stream(backbone_processor, window="sliding")
+    backbone_model.start_stream(backbone_processor, window="reprefill")

@@ -1,0 +1,1 @@
+../../../../modeling/backbone_qwen2_5_vl.py

@@ -1,0 +1,1 @@
+../../../../modeling/backbone_qwen3_vl.py
