@@ -62,7 +62,7 @@ def main() -> None:
         writer = open_writer("vtt", file)
         for segment in segments:
             writer.write(segment)
-    legend = SheetLegend(text="what the model says (...: nothing)", note="what truly happened up to then")
+    legend = SheetLegend(text="what the model says (...: nothing)", note="the true events so far")
     contact_sheet(cells, columns=6, legend=legend).save(args.output / "contact-sheet.png")
     print(
         f"\n{segments[-1].end_s:.0f} s of video in {took_s:.1f} s. Wrote {args.output}/demo.vtt and contact-sheet.png"

@@ -6,8 +6,8 @@
 #   recipes/accelerate/two_nodes.sh 1 10.0.0.1 recipes/livecc-7b/pretrain.yaml dtype=bfloat16 \
 #     gradient_accumulation_steps=32
 #
-# With twice the processes and half the accumulation steps, a step takes the same number of rows. output_dir must be on a disk that both
-# machines share. Other launchers: LAUNCHER=recipes/accelerate/fsdp2.yaml, without dtype=bfloat16; other sizes: GPUS=4;
+# With twice the processes and half the accumulation steps, a step takes the same number of rows. output_dir must be on
+# a disk that both machines share. Other launchers: LAUNCHER=recipes/accelerate/fsdp2.yaml, without dtype=bfloat16; other sizes: GPUS=4;
 # another port: PORT=29501.
 # Hardware: 2 x 8 GPUs of 80 GB for the 7B model, with a fast network between them. Memory: less than the
 # recipe's, since shards are spread over 16 GPUs instead of 8. Time: about half of the recipe's.

@@ -116,7 +116,7 @@ def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
 
 
 def run_facts(trainer: LiveCCTrainer) -> dict[str, Any]:
-    """Return the facts about a finished run: steps, last losses, hardware and versions."""
+    """Return the facts about a run up to its current step: steps, last losses, hardware and versions."""
     import torch
 
     state, facts = trainer.state, {}
