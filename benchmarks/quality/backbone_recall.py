@@ -1,10 +1,10 @@
-"""How well tiny models of every backbone comment on held-out clips, trained by the same recipe for as long.
+"""Measures how well tiny models of each backbone, trained by the same recipe, comment on held-out clips.
 
     recipes/livecc-tiny/backbones.sh                                        # trains them, then runs this
     python benchmarks/quality/backbone_recall.py [--runs FOLDER] [--clips 100] [--output FILE]
 
-About 3 minutes a model on one core. Writes benchmarks/results/backbones.json. A finished model's counts are kept beside
-it, in evaluation.json, and taken from there the next time. `qwen3_vl_untimed` is Qwen3-VL without its own time text.
+About 3 minutes a model on one core. Writes benchmarks/results/backbones.json. The counts of a model are cached next to
+it, in evaluation.json. `qwen3_vl_untimed` is Qwen3-VL without its own time text.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation.tiny.commentary import CLIP_S, evaluate
 
-FIRST_CLIP = 10_000  # none that a model was chosen by
+FIRST_CLIP = 10_000  # no model was selected on these
 BASE, MOST_BELOW = "qwen2_vl", 0.05
-LEAST_BASE = 0.5  # models that have learned nothing are alike, which would prove nothing
+LEAST_BASE = 0.5  # models that learned nothing would be equal too
 COUNTED = ("qwen2_5_vl", "qwen3_vl")
-ABLATIONS = {"qwen3_vl_untimed": "qwen3_vl"}  # and what each is compared with
+ABLATIONS = {"qwen3_vl_untimed": "qwen3_vl"}  # and the variant each is compared with
 
 
 def measure(variant: str, folder: Path, n_clips: int) -> dict[str, Any]:
-    """Play the clips to a model and return its figures, with the counts of each clip."""
+    """Run a model on the clips; return its figures, with the counts of each clip."""
     use_variant(variant)
     model, processor, _ = load_model_and_processor(str(folder), device="cpu")
     began_s = time.perf_counter()
@@ -53,7 +53,7 @@ def measure(variant: str, folder: Path, n_clips: int) -> dict[str, Any]:
 
 
 def recorded(variant: str, run: Path, n_clips: int) -> dict[str, Any]:
-    """Return a trained model's figures: those kept beside it where they are of as many clips, else measured now."""
+    """Return a trained model's figures, cached if they are for as many clips."""
     path = run / "evaluation.json"
     if path.is_file() and len((found := json.loads(path.read_text()))["by_clip"]) == n_clips:
         return found
@@ -63,11 +63,11 @@ def recorded(variant: str, run: Path, n_clips: int) -> dict[str, Any]:
 
 
 def difference(by_clip: list[list[int]], base_by_clip: list[list[int]]) -> tuple[float, float]:
-    """Return how far a model's recall is above another's on the same clips, and the standard error of it.
+    """Return the difference of two models' recall on the same clips, and its standard error.
 
     Args:
-        by_clip: (clips, 2) events of each clip, and how many of them were told.
-        base_by_clip: the same of the other model.
+        by_clip: (clips, 2), events of each clip, and how many of them the model told.
+        base_by_clip: the same for the other model.
     """
     n_clips, n_events = len(by_clip), sum(events for events, _ in by_clip)
     more = [told - base for (_, told), (_, base) in zip(by_clip, base_by_clip, strict=True)]
@@ -77,7 +77,7 @@ def difference(by_clip: list[list[int]], base_by_clip: list[list[int]]) -> tuple
 
 
 def training_of(run: Path) -> dict[str, Any]:
-    """Return what a variant's training took: the share of samples, how many, and seconds of each finished stage."""
+    """Return the samples of a variant's training, their share, and the seconds of each finished stage."""
     share = float((run / "share").read_text())
     lines = [line.split() for line in (run / "seconds").read_text().splitlines()]
     done = {stage: int(what) for stage, what in lines if what != "begun"}
@@ -86,15 +86,15 @@ def training_of(run: Path) -> dict[str, Any]:
         "samples": {stage: sum(e["samples"] for e in stage_data(stage, share, 84)) for stage in STAGES[1:4]},
         "stage_s": done,
         "training_s": sum(done.values()),
-        "interruptions": sum(what == "begun" for _, what in lines) - len(done),  # seconds up to them are not counted
+        "interruptions": sum(what == "begun" for _, what in lines) - len(done),  # without their seconds
     }
 
 
 @benchmark("backbones.json", "livecc-hf", "torch", "transformers", "trl", small={"clips": 2})
 def main(
     run: Run,
-    runs: Annotated[Path, "what backbones.sh wrote"] = ROOT / "runs/livecc-tiny-backbones",
-    clips: Annotated[int, "how many held-out clips"] = 100,
+    runs: Annotated[Path, "folder that backbones.sh wrote"] = ROOT / "runs/livecc-tiny-backbones",
+    clips: Annotated[int, "number of held-out clips"] = 100,
 ) -> Measured:
     """Measure every finished variant."""
     models: dict[str, dict[str, Any]] = {}

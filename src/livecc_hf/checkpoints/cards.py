@@ -213,6 +213,6 @@ def _listed(value: Any) -> list[str]:
 
 
 def _missing(data: Any) -> list[str]:
-    """Return the facts that whoever publishes the model has to add to the card."""
+    """Return the facts that the publisher has to add to the card."""
     wanted = {"license": "the licence", "language": "the languages it speaks", "datasets": "what it was trained on"}
     return [*(text for key, text in wanted.items() if not data.get(key)), "what it is for", "how it was evaluated"]
