@@ -38,7 +38,7 @@ class Case:
     @property
     def scheme(self) -> str:
         """Its position scheme: the reference's, if the backbone has it."""
-        return "reference" if self.backbone == "qwen2_vl" else "mrope"
+        return "reference" if "reference" in find_backbone(self.backbone).position_schemes else "mrope"
 
     def small(self) -> Self:
         """Return the case with few turns and small frames."""

@@ -123,4 +123,4 @@ def test_pushing_a_space_does_not_import_torch(space):
     command = [sys.executable, "-c", code, "push", str(space), "me/demo", "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "nothing was sent" in done.stdout
+    assert "nothing was uploaded" in done.stdout

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from livecc_hf.assets import bundled_model_path
-from livecc_hf.modeling.backbones import DEFAULT_BACKBONE, find_backbone
-
+from ..assets import bundled_model_path
+from ..modeling.backbones import DEFAULT_BACKBONE, find_backbone
+from ..modeling.configuration_livecc import LiveCCConfig
+from ..modeling.video_processing_livecc import LiveCCVideoProcessor
 from .loading import load_processor
 
 if TYPE_CHECKING:
-    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
-    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+    from ..modeling.processing_livecc import StreamingProcessor
 
 # Longer than the published limits, which random weights have not learned.
 _MAX_POSITIONS = 131_072
@@ -53,14 +53,40 @@ PUBLISHED_SHAPES = {
 }
 
 
+def _sections(size: int, side: int) -> dict[str, Any]:
+    """Return how a head's rotary frequencies are split into time, height and width, with `side` for each of the two."""
+    return {"mrope_section": [size // 2 - 2 * side, side, side]}
+
+
+def _qwen2_vl_values(shape: Shape, size: int) -> tuple[dict, dict, dict]:
+    vision = {"embed_dim": shape.vision_dim, "mlp_ratio": 4, "hidden_size": shape.hidden}
+    return vision, _sections(size, 3 * size // 16), {}
+
+
+def _qwen2_5_vl_values(shape: Shape, size: int) -> tuple[dict, dict, dict]:
+    vision: dict[str, Any] = {"hidden_size": shape.vision_dim, "out_hidden_size": shape.hidden, "tokens_per_second": 2}
+    vision |= {"intermediate_size": 8 * shape.vision_dim // 3}
+    # Of the layers with full attention that the published model has, the last.
+    vision |= {"fullatt_block_indexes": [shape.depth - 1]}
+    return vision, _sections(size, 3 * size // 16), {}
+
+
+def _qwen3_vl_values(shape: Shape, size: int) -> tuple[dict, dict, dict]:
+    vision: dict[str, Any] = {"hidden_size": shape.vision_dim, "out_hidden_size": shape.hidden}
+    vision |= {"intermediate_size": 4 * shape.vision_dim, "deepstack_visual_indexes": [*range(shape.depth)][-3:]}
+    return vision, _sections(size, 5 * size // 32) | {"mrope_interleaved": True}, {"head_dim": size}
+
+
+# By backbone: values of its vision config, rotary embedding and text config, for a shape and the size of a head.
+_OWN_VALUES = {"qwen2_vl": _qwen2_vl_values, "qwen2_5_vl": _qwen2_5_vl_values, "qwen3_vl": _qwen3_vl_values}
+
+
 def shape_processor(backbone: str = DEFAULT_BACKBONE) -> StreamingProcessor:
     """Return livecc-tiny's processor for a backbone: its tokenizer, and the backbone's patches.
 
     Raises:
         ValueError: if there is no such backbone.
     """
-    from livecc_hf.modeling.video_processing_livecc import LiveCCVideoProcessor
-
     processor = load_processor(bundled_model_path())
     if backbone == processor.backbone:
         return processor
@@ -79,13 +105,9 @@ def shape_config(shape: Shape, processor: StreamingProcessor, **values: Any) -> 
         processor: its tokenizer defines the special tokens; its vocabulary may be smaller than the shape's.
         **values: other values of the config, such as `position_scheme`.
     """
-    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
-
     ids, size = processor.tokenizer.convert_tokens_to_ids, shape.head_size or shape.hidden // shape.heads
-    # Rotary frequencies for height and width, as published: 24 of a head's 64; Qwen3-VL has 20.
-    side = (5 * size // 32) if shape.backbone == "qwen3_vl" else (3 * size // 16)
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [size // 2 - 2 * side, side, side]}
-    text = {
+    own_vision, own_rope, own_text = _OWN_VALUES[shape.backbone](shape, size)
+    text: dict[str, Any] = {
         "vocab_size": shape.vocabulary,
         "hidden_size": shape.hidden,
         "intermediate_size": shape.intermediate,
@@ -93,26 +115,15 @@ def shape_config(shape: Shape, processor: StreamingProcessor, **values: Any) -> 
         "num_attention_heads": shape.heads,
         "num_key_value_heads": shape.kv_heads,
         "max_position_embeddings": _MAX_POSITIONS,
-        "rope_parameters": rope,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, **own_rope},
         "bos_token_id": None,
         "eos_token_id": processor.end_id,
         "pad_token_id": processor.tokenizer.pad_token_id,
         "tie_word_embeddings": shape.is_tied,
     }
-    vision: dict[str, Any] = {"depth": shape.depth, "num_heads": shape.vision_heads}
-    if shape.backbone == "qwen2_vl":
-        vision |= {"embed_dim": shape.vision_dim, "mlp_ratio": 4, "hidden_size": shape.hidden}
-    else:
-        vision |= {"hidden_size": shape.vision_dim, "out_hidden_size": shape.hidden}
-    if shape.backbone == "qwen2_5_vl":  # of the published one's layers with full attention, the last
-        vision |= {"intermediate_size": 8 * shape.vision_dim // 3, "fullatt_block_indexes": [shape.depth - 1]}
-        vision |= {"tokens_per_second": 2}
-    if shape.backbone == "qwen3_vl":
-        vision |= {"intermediate_size": 4 * shape.vision_dim, "deepstack_visual_indexes": [*range(shape.depth)][-3:]}
-        rope["mrope_interleaved"] = True
-        text["head_dim"] = size
+    vision = {"depth": shape.depth, "num_heads": shape.vision_heads, **own_vision}
     special = {f"{name}_token_id": ids(f"<|{name}|>") for name in ("vision_start", "vision_end")}
     special |= {"image_token_id": ids("<|image_pad|>"), "video_token_id": processor.video_token_id}
     special |= {"message_end_token_id": processor.end_id}
     values |= {"backbone": shape.backbone, "tie_word_embeddings": shape.is_tied}
-    return LiveCCConfig(text_config=text, vision_config=vision, **special, **values)
+    return LiveCCConfig(text_config=text | own_text, vision_config=vision, **special, **values)

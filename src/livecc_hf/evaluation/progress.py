@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
 
-Say = Callable[[str], None]
-
-
-def say_to_stderr(line: str) -> None:
-    """Print a line on standard error; standard output is for results."""
-    print(line, file=sys.stderr, flush=True)
+from livecc_hf.utils.reports import Say, say_to_stderr
 
 
 class RowProgress:

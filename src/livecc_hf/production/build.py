@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ..utils.disk import DiskFullError, is_disk_full
 from ..utils.extras import require_extra
+from ..utils.reports import Say, say_to_stderr
 from .assembly import assemble
 from .execution.local import LocalEngine
 from .execution.pipeline import RunPlan, check_order, group_stages
@@ -18,7 +19,7 @@ from .execution.unit_folder import UnitFolder
 from .execution.units import StageStats
 from .inputs.videos import UnitRef, VideoInput, open_input
 from .options import BuildOptions
-from .progress import Progress, Say, funnel_table, say_to_stderr
+from .progress import Progress, funnel_table
 from .run_folder import DATASET, UNITS, claim_folder
 from .stages.base import Stage
 from .watchdog import read_progress

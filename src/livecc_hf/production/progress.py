@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
+from ..utils.reports import Say, say_to_stderr
 from .execution.units import StageStats, total_stats
 from .watchdog import UnitProgress
 
-Say = Callable[[str], None]
-
 _MAX_EVERY_S = 60.0  # longest time between lines
 _STALLED_S = 300.0  # a unit without progress for this long is reported
-
-
-def say_to_stderr(line: str) -> None:
-    """Print a line on standard error, since standard output is for results."""
-    print(line, file=sys.stderr, flush=True)
 
 
 class Progress:

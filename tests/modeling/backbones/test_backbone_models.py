@@ -3,9 +3,11 @@
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -242,3 +244,10 @@ def test_a_backbone_that_cannot_forget_has_no_sliding_window(backbone_model, bac
     with pytest.raises(ValueError, match="nothing can be evicted from the context of a .*: use window='reprefill'"):
         backbone_model.start_stream(backbone_processor, window="sliding")
     backbone_model.start_stream(backbone_processor, window="reprefill")
+
+
+def test_only_the_registry_compares_names_of_backbones():
+    root = Path(__file__).parents[3]
+    files = [*(root / "modeling").glob("*.py"), *(root / "src/livecc_hf").rglob("*.py")]
+    found = {path.name for path in files if re.search(r"[=!]= *[\"']qwen", path.read_text(encoding="utf-8"))}
+    assert found == {"backbones.py"}

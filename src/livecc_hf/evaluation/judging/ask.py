@@ -14,13 +14,14 @@ from typing import NamedTuple
 from livecc_hf.endpoints.answer_cache import AnswerCache
 from livecc_hf.endpoints.chat import ChatEndpoint, EndpointError, RetryLimits
 from livecc_hf.utils.counts import check_counts
+from livecc_hf.utils.reports import Say, say_to_stderr
 
 from ..predictions.file import RowFile, RowSet
 from ..predictions.header import Header
 from ..predictions.inf_streams import read_references, reference_text, windows_of
 from ..predictions.published import read_commentary_file
 from ..predictions.rows import ORDERS, CommentaryRow, VerdictRow, text_hash
-from ..progress import RowProgress, Say, say_to_stderr
+from ..progress import RowProgress
 from ..suites import suite_of
 from ..tasks.annotations import read_annotations
 from ..tasks.livesports_cc import read_events

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from livecc_hf.utils.reports import Say, say_to_stderr
 from livecc_hf.utils.text import one_line
 
 from ..predictions.file import RowFile, RowSet, read_rows, write_rows
 from ..predictions.rows import ChoiceRow, CommentaryRow, Row, VerdictRow
-from ..progress import RowProgress, Say, say_to_stderr
+from ..progress import RowProgress
 from ..suites import SUITES
 from ..tasks.livesports_cc import SportsEvent
 from ..tasks.questions import FrameRule, Question

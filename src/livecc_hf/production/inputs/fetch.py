@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...utils.extras import require_extra
-from ..progress import Say, say_to_stderr
+from ...utils.reports import Say, say_to_stderr
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
 _FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
