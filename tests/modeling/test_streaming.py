@@ -1,12 +1,13 @@
 """A stream generates the same as one pass over the conversation, however its frames arrive."""
 
+import contextlib
 import statistics
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from greedy import GREEDY
+from operations import Operations
 
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.modeling import ContextFullError, StreamOptions, generation
@@ -368,21 +369,25 @@ def test_a_stream_on_cuda_says_what_it_says_on_the_cpu(scheme, frames, published
 
 @pytest.mark.slow
 def test_two_hours_cost_a_turn_what_they_cost_at_the_beginning(frames, make_model, processor):
-    """7,200 turns: latency, memory and positions do not grow."""
+    """7,200 turns: operations, memory and positions do not grow."""
     stream = make_model("mrope").start_stream(
         processor, do_sample=False, max_new_tokens=6, max_pixels=28 * 28 * 12, min_pixels=28 * 28 * 4
     )
-    latencies_s, resident, positions = [], [], []
+    counts, lengths, resident, positions = [], [], [], []
     for turn in range(7200):
         begin = 2 * (turn % 7)
         shown = frames[:6] if turn == 0 else frames[begin : begin + 2]
-        began_s = time.perf_counter()
-        stream.push(shown)
-        latencies_s.append(time.perf_counter() - began_s)
+        operations = Operations()
+        with operations if 600 <= turn < 640 or turn >= 7160 else contextlib.nullcontext():
+            stream.push(shown)
+        counts += [len(operations.names)] if operations.names else []
+        lengths.append(stream.state.cache.length)
         if turn % 60 == 0:
             resident.append(int(Path("/proc/self/statm").read_text().split()[1]))
         positions.append(stream.state.next_position)
-    assert statistics.median(latencies_s[-600:]) <= 1.1 * statistics.median(latencies_s[600:1200])
+    assert len(counts) == 80
+    assert statistics.median(counts[40:]) <= 1.1 * statistics.median(counts[:40])
+    assert statistics.median(lengths[-600:]) <= 1.02 * statistics.median(lengths[600:1200])
     assert resident[-1] <= 1.02 * resident[10]
     assert max(positions[600:]) <= max(positions[300:600]) + 32
     assert max(positions) < 2048
