@@ -111,6 +111,6 @@ def test_a_row_is_filled_with_turns_and_text(training_gpu):
 @pytest.mark.slow
 def test_training_runs_in_small(training_gpu, tmp_path):
     output = tmp_path / "gpu.json"
-    assert training_gpu.main(["--small", "--steps", "1", "--output", str(output)]) == 0
+    assert training_gpu.main(["--small", "--steps", "8", "--output", str(output)]) == 0
     [result] = json.loads(output.read_text())["results"]
     assert result["method"] == "lora" and result["losses"][-1] < result["losses"][0]
