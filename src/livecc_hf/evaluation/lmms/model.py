@@ -142,9 +142,10 @@ class LiveCC(lmms):
 
 def _process_state() -> tuple[int, int, Any]:
     """Return this process's rank, the number of processes, and its device."""
+    import torch
     from accelerate import PartialState
 
-    state = PartialState()
+    state = PartialState(cpu=not torch.accelerator.is_available())  # else accelerate sees a single process on CPUs
     return state.process_index, state.num_processes, state.device
 
 

@@ -137,9 +137,10 @@ def _processes() -> tuple[int, int]:
     """Return this process's rank, and the number of processes that share the run."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1
+    import torch
     from accelerate import PartialState
 
-    state = PartialState()
+    state = PartialState(cpu=not torch.accelerator.is_available())  # else accelerate sees a single process on CPUs
     return state.process_index, state.num_processes
 
 
