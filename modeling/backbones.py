@@ -64,11 +64,11 @@ def backbone_of_patches(patch_size: int | None) -> str:
     Raises:
         ValueError: if no backbone has it.
     """
-    sizes = {name: find_backbone(name).patch_size for name in BACKBONES}
-    for name, size in sizes.items():
-        if patch_size in (None, size):
+    for name in BACKBONES:
+        if patch_size in (None, find_backbone(name).patch_size):
             return name
+    sizes = sorted({find_backbone(name).patch_size for name in BACKBONES})
     raise ValueError(
-        f"the video processor's patch_size is {patch_size!r:.80}: expected one of {sorted(set(sizes.values()))}, as "
-        "the model's own processor has"
+        f"the video processor's patch_size is {patch_size!r:.80}: expected one of {sizes}, as the model's own "
+        "processor has"
     )

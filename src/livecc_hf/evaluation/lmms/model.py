@@ -9,6 +9,7 @@ from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
 
 from livecc_hf.checkpoints.loading import load_model_and_processor
+from livecc_hf.evaluation.distributed import process_state
 from livecc_hf.evaluation.running.commentary import Commentator, VideoSpan
 from livecc_hf.evaluation.suites import LIVE, LIVECC
 from livecc_hf.evaluation.tasks.questions import FrameRule
@@ -59,7 +60,8 @@ class LiveCC(lmms):
             )
         if str(batch_size) not in ("1", "auto"):
             raise ValueError(f"batch_size is {batch_size}: livecc answers row by row, so leave it at 1")
-        self._rank, self._world_size, own_device = _process_state()
+        state = process_state()
+        self._rank, self._world_size, own_device = state.process_index, state.num_processes, state.device
         self._model, self._processor, _ = load_model_and_processor(pretrained, device or own_device, dtype or None)
         self._max_pixels = int(max_pixels) or None
         self.device = self._model.device  # lmms-eval gathers the row counts of several processes on it
@@ -138,15 +140,6 @@ class LiveCC(lmms):
     def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
         """Raise `NotImplementedError`; only `generate_until` is supported."""
         raise NotImplementedError("livecc answers in one round: choose a task of output_type generate_until")
-
-
-def _process_state() -> tuple[int, int, Any]:
-    """Return this process's rank, the number of processes, and its device."""
-    import torch
-    from accelerate import PartialState
-
-    state = PartialState(cpu=not torch.accelerator.is_available())  # else accelerate sees a single process on CPUs
-    return state.process_index, state.num_processes, state.device
 
 
 def _cut(text: str, ends: Any) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from livecc_hf.utils.reports import Say, say_to_stderr
 from livecc_hf.utils.text import one_line
 
+from ..distributed import process_state
 from ..predictions.file import RowFile, RowSet, read_rows, write_rows
 from ..predictions.rows import ChoiceRow, CommentaryRow, Row, VerdictRow
 from ..progress import RowProgress
@@ -137,18 +138,13 @@ def _processes() -> tuple[int, int]:
     """Return this process's rank, and the number of processes that share the run."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1
-    import torch
-    from accelerate import PartialState
-
-    state = PartialState(cpu=not torch.accelerator.is_available())  # else accelerate sees a single process on CPUs
+    state = process_state()
     return state.process_index, state.num_processes
 
 
 def _wait_for_all() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
+        process_state().wait_for_everyone()
 
 
 def _load(source: ModelSource, rank: int, n_processes: int, say: Say) -> tuple[Any, Any]:
