@@ -28,7 +28,7 @@ A {millions:.1f}M-parameter LiveCC model that comments on a small world of colou
 shows that the whole chain works (data, training, streaming, captions) on any computer; it knows nothing about
 real videos."""
 TRAINING = {
-    "data": "made by the program, endless: coloured shapes that move, and what is said of them",
+    "data": "videos of moving coloured shapes with commentary on what happens, generated during training",
     "recipe": "`recipes/livecc-tiny/train.sh`, from random weights",
     "hardware": "2 CPU cores",
     "quality on held-out clips": "`benchmarks/results/tiny_commentary.json`",
