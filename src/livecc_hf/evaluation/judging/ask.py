@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from livecc_hf.endpoints.answer_cache import AnswerCache
 from livecc_hf.endpoints.chat import ChatEndpoint, EndpointError, RetryLimits
+from livecc_hf.endpoints.failures import EndpointFailures
 from livecc_hf.utils.counts import check_counts
 from livecc_hf.utils.reports import Say, say_to_stderr
 
@@ -252,13 +252,13 @@ class _Asker:
 
     Attributes:
         options: options of the judge.
-        stop: when set, waiting requests end and no new one is sent.
+        failures: the failed requests; once its `stop` is set, waiting requests end and no new one is sent.
     """
 
     def __init__(self, options: JudgeOptions, protocol: JudgeProtocol, out: Path):
         key = os.environ.get(options.api_key_env) or None
         self.options = options
-        self.stop = threading.Event()
+        self.failures = EndpointFailures(options.give_up_after)
         self._protocol = protocol
         self._endpoint = ChatEndpoint(
             options.base_url, options.model, None, key, options.limits, seed=protocol.seed, extra="evaluate"
@@ -276,9 +276,9 @@ class _Asker:
         reply: str | None = self._cache.get(key)
         is_cached = reply is not None
         if reply is None:
-            if self.stop.is_set():
+            if self.failures.stop.is_set():
                 raise EndpointError("not asked: the run has stopped")
-            reply = self._endpoint.ask(messages, self.stop)
+            reply = self._endpoint.ask(messages, self.failures.stop)
             self._cache.put(key, reply)
         winner, is_valid = self._protocol.read(call.order, reply)
         row = VerdictRow(
@@ -299,7 +299,7 @@ def _judge_all(calls: list[_Call], n_total: int, asker: _Asker, file: RowFile, r
     progress = RowProgress(n_total, n_total - len(calls), say)
     waiting = deque(calls)
     running: dict[Future, _Call] = {}
-    n_failed_in_a_row = 0
+    failures = asker.failures
     with ThreadPoolExecutor(asker.options.concurrency) as pool:
         try:
             while waiting or running:
@@ -311,19 +311,19 @@ def _judge_all(calls: list[_Call], n_total: int, asker: _Asker, file: RowFile, r
                     try:
                         row, is_cached = future.result()
                     except EndpointError as error:
-                        n_failed_in_a_row += 1
+                        failures.add(error)
                         result.failed.append((f"{call.key} {call.order}", str(error)))
-                        if error.is_fatal or n_failed_in_a_row >= asker.options.give_up_after:
+                        if failures.stop.is_set():
                             raise _judge_failed(error, file, result) from error
                         continue
-                    n_failed_in_a_row = 0
+                    failures.reset()
                     file.append(row)
                     result.n_cached += is_cached
                     result.n_asked += not is_cached
                     result.n_invalid += not row.is_valid
                     progress.add()
         except BaseException:
-            asker.stop.set()
+            failures.stop.set()
             for future in running:
                 future.cancel()
             raise

@@ -172,7 +172,10 @@ class Prompt(ModelStage):
             answers = self._ask_all([(spoken[i], titles[i]) for i in waiting], failures)
             for i, answer in zip(waiting, answers, strict=True):
                 outcomes[i] = answer
-            failures.check(self.base_url)
+            if failures.fatal is not None:
+                raise failures.fatal
+            if failures.stop.is_set():
+                raise self._stopped(failures)
             waiting = [i for i in waiting if isinstance(found := outcomes[i], EndpointError) and found.is_down]
             if not waiting:
                 break
@@ -210,7 +213,16 @@ class Prompt(ModelStage):
             self.loaded.endpoint.ask(_messages(_EASY_SPEECH, ""))
         except EndpointError as error:
             if error.is_down:
-                raise failures.stopped(self.base_url) from error
+                raise self._stopped(failures) from error
+
+    def _stopped(self, failures: EndpointFailures) -> EndpointError:
+        """Return the error that ends the run: no clip of the batch is dropped, and answers stay in the cache."""
+        return EndpointError(
+            f"the prompt stage stops: {failures.n_failed} clips in this batch got no usable answer from "
+            f"{self.base_url}, the last because {failures.last}. Check the endpoint and the model, and run the command "
+            "again: with a cache, no answer is asked for twice",
+            is_down=True,
+        )
 
     def _verdict(self, messages: list[dict[str, str]], failures: EndpointFailures) -> Verdict:
         endpoint, cache = self.loaded
