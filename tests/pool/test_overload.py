@@ -44,6 +44,7 @@ def test_refusing_lets_the_first_frames_in_however_many_come():
         ({"max_lag_s": 0.5}, "max_lag_s=0.5: expected a number of seconds, at least 1"),
         ({"max_lag_s": True}, "max_lag_s=True"),
         ({"max_lag_s": float("nan")}, "max_lag_s=nan"),
+        ({"max_lag_s": float("inf")}, "max_lag_s=inf"),
     ],
 )
 def test_bad_values_are_named(values, message):

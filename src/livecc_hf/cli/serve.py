@@ -17,8 +17,9 @@ from livecc_hf.cli.model_arguments import (
 )
 from livecc_hf.cli.status import Status
 from livecc_hf.cli.stream_arguments import add_option_arguments
+from livecc_hf.pool.overload import OVERLOAD_POLICIES
 from livecc_hf.serve.addresses import is_loopback
-from livecc_hf.serve.settings import OVERLOADS, TOKEN_VARIABLE, ServeSettings, settings_from
+from livecc_hf.serve.settings import TOKEN_VARIABLE, ServeSettings, settings_from
 from livecc_hf.utils.extras import require_extra
 from livecc_hf.utils.text import one_line
 
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if f.name == "allowed_origins":
             parser.add_argument(flag, nargs="+", metavar="ORIGIN", help=help)
         elif f.name == "overload":
-            limits.add_argument(flag, choices=OVERLOADS, help=f"{help}; default: {f.default}")
+            limits.add_argument(flag, choices=OVERLOAD_POLICIES, help=f"{help}; default: {f.default}")
         else:
             number = int if f.type.startswith("int") else float
             default = "" if f.default is None else f"; default: {f.default:,.10g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class OverloadPolicy:
         if self.kind not in OVERLOAD_POLICIES:
             raise ValueError(f"overload={self.kind!r}: expected one of {', '.join(OVERLOAD_POLICIES)}")
         lag_s = self.max_lag_s
-        if not isinstance(lag_s, int | float) or isinstance(lag_s, bool) or not lag_s >= 1:
+        if not isinstance(lag_s, int | float) or isinstance(lag_s, bool) or not 1 <= lag_s < math.inf:
             raise ValueError(f"max_lag_s={lag_s!r}: expected a number of seconds, at least 1")
 
     @property

@@ -8,10 +8,10 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from livecc_hf.pool.overload import OverloadPolicy
 from livecc_hf.serve.addresses import ANY, parse_origin
 
 TOKEN_VARIABLE = "LIVECC_SERVE_TOKEN"  # environment variable with the token, if no file or setting gives one
-OVERLOADS = ("drop", "refuse")  # as in livecc_hf.pool.overload, which needs PyTorch
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -76,12 +76,10 @@ class ServeSettings:
             elif f.name == "allowed_origins":
                 object.__setattr__(self, f.name, _origins(value))
             elif f.name == "overload":
-                if value not in OVERLOADS:
-                    raise ValueError(f"overload={value!r}: expected one of {', '.join(OVERLOADS)}")
+                continue  # checked with max_lag_s below
             elif not (value is None and f.default is None):
                 _check_number(f.name, value, whole=f.type.startswith("int"))
-        if self.max_lag_s < 1:
-            raise ValueError(f"max_lag_s={self.max_lag_s!r}: expected a number of seconds, at least 1")
+        OverloadPolicy(self.overload, self.max_lag_s)  # checks both
 
 
 def _check_number(name: str, value: Any, whole: bool) -> None:
