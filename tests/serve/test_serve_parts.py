@@ -10,7 +10,8 @@ from prometheus_client import Gauge
 
 from livecc_hf.serve.admission import Admission
 from livecc_hf.serve.failures import FailureStreak
-from livecc_hf.serve.messages import ClientError, close_reason
+from livecc_hf.serve.inbox import Inbox
+from livecc_hf.serve.messages import ClientError, close_reason, pack_frame
 from livecc_hf.serve.sampling import ClientFrameSampler, RateLimit
 from livecc_hf.serve.settings import ServeSettings, settings_from
 
@@ -65,6 +66,25 @@ def test_a_rate_limit_allows_a_burst_and_recovers():
     time.sleep(0.25)
     assert 4 <= sum(rate.allows() for _ in range(100)) <= 12
     assert RateLimit(1).allows(1000)  # one message may be large
+
+
+@pytest.mark.parametrize(
+    ("text", "is_accepted"),
+    [("a" * 120, True), ("\N{WATERMELON}" * 120, False)],  # 4 bytes each in UTF-8
+)
+def test_the_rate_of_bytes_counts_text_as_utf8_and_frames(text, is_accepted):
+    settings = ServeSettings(max_bytes_per_s=100)  # 200 in a burst
+    inbox = Inbox(settings, ClientFrameSampler(), lambda outcome: None)
+    inbox.receive(f'{{"type": "start", "query": "{text}"}}', None)
+    frame = pack_frame(0.0, b"x" * 192)
+    if not is_accepted:
+        with pytest.raises(ClientError, match="or 100 bytes a second") as refused:
+            inbox.receive(None, frame)
+        assert refused.value.code == "too_fast"
+        return
+    inbox.receive(None, frame)
+    with pytest.raises(ClientError, match="or 100 bytes a second"):  # the frame has used the rest
+        inbox.receive('{"type": "finish"}', None)
 
 
 def test_settings_are_checked(monkeypatch):

@@ -83,7 +83,8 @@ class Inbox:
         Raises:
             ClientError: if the message is invalid, out of order, or exceeds a limit.
         """
-        if not self._messages.allows() or not self._bytes.allows(len(text or data or "")):
+        n_bytes = len(data or b"") if text is None else len(text.encode())
+        if not self._messages.allows() or not self._bytes.allows(n_bytes):
             raise ClientError(
                 "too_fast",
                 f"more than {self._settings.max_messages_per_s:g} messages or {self._settings.max_bytes_per_s:g} bytes "

@@ -43,7 +43,7 @@ class ServeSettings:
     max_frame_bytes: int = _setting(4 * 2**20, "largest frame, in bytes of its file")
     max_frame_px: int = _setting(3840 * 2160, "largest frame, in pixels")
     max_messages_per_s: float = _setting(60.0, "messages a second from one client, frames included")
-    max_bytes_per_s: float = _setting(20e6, "bytes a second from one client")
+    max_bytes_per_s: float = _setting(20e6, "bytes a second from one client, frames and text (UTF-8) together")
     max_session_s: float = _setting(4 * 3600.0, "longest session, in seconds")
     max_new_tokens: int = _setting(32, "maximum tokens of a turn that a client may ask for")
     max_errors: int = _setting(10, "consecutive bad messages after which a session ends")
