@@ -41,7 +41,7 @@ def test_what_is_ignored_is_not_copied():
     ignored = set((ROOT / ".dockerignore").read_text().split())
     sources = {source for name, rest in steps() if name == "COPY" for source in rest.split()[:-1]}
     assert not sources & ignored
-    assert sources >= {"pyproject.toml", "README.md", "LICENSE", "src", "modeling"}
+    assert sources >= {"pyproject.toml", "setup.py", "README.md", "LICENSE", "src", "modeling"}
 
 
 @pytest.mark.skipif(shutil.which("useradd") is None or os.geteuid() != 0, reason="needs useradd, as root")

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
@@ -19,16 +18,28 @@ MODELING = sorted((ROOT / "modeling").glob("*.py"))
 ALLOWED = {"torch", "torchvision", "transformers", "PIL"} | set(sys.stdlib_module_names)  # torchvision needs Pillow
 
 
-def test_every_package_is_listed():
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = ["livecc_hf.modeling", "livecc_hf.recipes", "livecc_hf.examples"] + [
-        ".".join(path.parent.relative_to(ROOT / "src").parts) for path in (ROOT / "src").rglob("__init__.py")
-    ]
-    assert sorted(listed) == sorted(found)
+@pytest.mark.parametrize("with_links", [True, False], ids=["links", "files"])
+def test_every_package_is_found(with_links, tmp_path):
+    """Also where git writes a link as a text file, as on Windows."""
+    code = [path.relative_to(ROOT) for path in (ROOT / "src").rglob("__init__.py")]
+    for path in code:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    link = tmp_path / "src/livecc_hf/modeling"
+    (tmp_path / "modeling").mkdir()
+    (tmp_path / "modeling/__init__.py").touch()
+    link.symlink_to("../../modeling") if with_links else link.write_text("../../modeling")
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    show = "from distutils.core import run_setup; print(*run_setup('setup.py', stop_after='init').packages)"
+    command = [sys.executable, "-c", f"import setuptools; {show}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    mapped = {"livecc_hf.modeling", "livecc_hf.recipes", "livecc_hf.examples"}
+    assert set(done.stdout.split()) == {".".join(path.parent.parts[1:]) for path in code} | mapped
 
 
 def test_modeling_stands_in_the_package_too():
-    """For editors and type checkers, which know nothing of `package-dir`."""
+    """For editors and type checkers, which do not read `setup.py`."""
     link = ROOT / "src/livecc_hf/modeling"
     assert link.is_symlink() and not link.readlink().is_absolute()
     assert link.samefile(ROOT / "modeling")
@@ -105,7 +116,7 @@ def test_the_type_is_registered_whatever_is_imported_first(imports):
 def wheel(tmp_path_factory):
     """The wheel, unpacked; built from a copy, so that nothing is left in the source tree."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("src", "modeling", "recipes", "examples"):
         shutil.copytree(ROOT / name, source / name, True, shutil.ignore_patterns("__pycache__", "*.egg-info"))

@@ -41,7 +41,7 @@ def make_reader_folder(folder: Path) -> Path:
     generation code `me/live-generate`, and links to what a
     clone has.
     """
-    for name in ("recipes", "examples", "pyproject.toml", "Makefile", "modeling", "src", "README.md"):
+    for name in ("recipes", "examples", "pyproject.toml", "setup.py", "Makefile", "modeling", "src", "README.md"):
         (folder / name).symlink_to(ROOT / name)
     write_shapes(simulate(-1367, _MATCH_S), folder / "match.mp4", size_px=168)
     Image.new("RGB", (320, 240), "red").save(folder / "photo.jpg")
