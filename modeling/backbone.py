@@ -66,14 +66,14 @@ class Backbone:
         return MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[config_class], MODEL_MAPPING[config_class]
 
     def vision_labels(self, n_patches: int, start_s: float = 0.0, patch_s: float = 1.0) -> list[str]:
-        """Return the text before each vision block of consecutive frames, in order.
+        """Return the text before each vision block of a stream's turn, in order.
 
         A block is a run of vision tokens between `<|vision_start|>` and `<|vision_end|>`; all blocks of a video have
         the same number of patches. A label is evicted from the context together with its block.
 
         Args:
             n_patches: temporal patches (frame pairs).
-            start_s: time of the first frame, in seconds from the start of the stream or video.
+            start_s: time of the first frame, in seconds from the stream's start.
             patch_s: seconds from one frame pair to the next.
         """
         return [""]
@@ -106,14 +106,14 @@ class Backbone:
         """Rewrite a rendered chat template into the form in which a processor call inserts the videos."""
         return text
 
-    def video_text(self, video_token: str, grid_thw: Sequence[int], fps: float, frames_indices: Sequence[int]) -> str:
-        """Return the text that a processor call puts in place of one `video_token`.
+    def video_text(self, video_token: str, grid_thw: Sequence[int], times_s: Sequence[float]) -> str:
+        """Return the text that replaces one `video_token` in a question or conversation.
 
         Args:
             video_token: placeholder of one vision token.
             grid_thw: (t, h, w) in patches.
-            fps: frames per second of the source.
-            frames_indices: for each frame of the video, its index in the source.
+            times_s: time of each frame in seconds, counted from the time that players show as 0:00, also in a part of
+                a video.
         """
         t, h, w = (int(n) for n in grid_thw)
         return video_token * (t * h * w // self.merge_size**2)

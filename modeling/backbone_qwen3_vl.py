@@ -13,8 +13,11 @@ class Qwen3VLBackbone(Backbone):
     """Qwen3-VL.
 
     A turn starts with `Time=3.0-4.0s` as everywhere in LiveCC. Before each frame pair comes the time of the pair's
-    middle, such as `<3.2 seconds>`: this backbone learned time from that text, not from temporal positions. Its
-    published chat template writes a system message only if the conversation has one.
+    middle, such as `<3.2 seconds>`: this backbone learned time from that text, not from temporal positions. In a stream
+    it counts from the stream's start, like `Time=`. In questions and conversations it counts from the time that players
+    show as 0:00, also in a part of a video, as qwen-vl-utils counts it for the published models.
+
+    Its published chat template writes a system message only if the conversation has one.
     """
 
     name: ClassVar[str] = "qwen3_vl"
@@ -34,18 +37,19 @@ class Qwen3VLBackbone(Backbone):
         """Return the text with bare video placeholders: `video_text` adds the vision markers of each block."""
         return text.replace(f"{VISION_START}{VIDEO_PAD}{VISION_END}", VIDEO_PAD)
 
-    def video_text(self, video_token: str, grid_thw: Sequence[int], fps: float, frames_indices: Sequence[int]) -> str:
+    def video_text(self, video_token: str, grid_thw: Sequence[int], times_s: Sequence[float]) -> str:
         """Return the blocks of a video, each after its time."""
         t, h, w = (int(n) for n in grid_thw)
-        times_s = [int(index) / fps for index in frames_indices]
-        times_s += times_s[-1:] * (2 * t - len(times_s))
+        shown_s = list(times_s)
+        shown_s += shown_s[-1:] * (2 * t - len(shown_s))
         pads = video_token * (h * w // self.merge_size**2)
-        pairs = zip(times_s[: 2 * t : 2], times_s[1 : 2 * t : 2], strict=True)
+        pairs = zip(shown_s[: 2 * t : 2], shown_s[1 : 2 * t : 2], strict=True)
         return "".join(f"{_time_text((a + b) / 2)}{VISION_START}{pads}{VISION_END}" for a, b in pairs)
 
 
 def _time_text(time_s: float) -> str:
-    return f"<{time_s:.1f} seconds>"
+    # Rounded twice: float noise at x.x5 would change the label.
+    return f"<{round(time_s, 3):.1f} seconds>"
 
 
 BACKBONE: Backbone = Qwen3VLBackbone()

@@ -185,7 +185,8 @@ class StreamingProcessor(Qwen2VLProcessor):
         fps = getattr(one, "fps", None)
         indices = getattr(one, "frames_indices", None) if fps else None
         indices = range(TURN_FRAMES * grid[0]) if indices is None else indices
-        return self.find_backbone().video_text(self.video_token, grid, fps or FRAMES_PER_SECOND, list(indices))
+        times_s = [float(index) / (fps or FRAMES_PER_SECOND) for index in indices]
+        return self.find_backbone().video_text(self.video_token, grid, times_s)
 
     @property
     def end_id(self) -> int:

@@ -74,12 +74,16 @@ class LoadedVideo:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The `video_metadata` of a processor call, from which some backbones read the times of frames."""
+        """The `video_metadata` of a processor call, from which some backbones read the times of frames.
+
+        Frame indices count from the time that players show as 0:00, at the video's `fps`. They are not whole numbers if
+        a part starts between two of these.
+        """
         n_frames, fps = len(self.frames), frame_rate(self.times_s)
         return {
             "total_num_frames": n_frames,
             "fps": fps,
-            "frames_indices": list(range(n_frames)),
+            "frames_indices": [round(time_s * fps, 6) for time_s in self.times_s],
             "duration": n_frames / fps,
             "video_backend": "pyav",
         }

@@ -2,19 +2,30 @@
 
 import json
 import math
+import re
+from contextlib import contextmanager
 
 import pyarrow.parquet as pq
 import pytest
+from backbones import write_published
 from media import number_of, write_video
+from PIL import Image
 
 from livecc_hf.captions.files import read_words
 from livecc_hf.captions.writers import Caption, open_writer
+from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.cli.main import main
 from livecc_hf.data.dataset import open_data
+from livecc_hf.data.formats.chat import Conversation
+from livecc_hf.data.samples.chat import encode_chat
 from livecc_hf.data.samples.sample import EncodeOptions
 from livecc_hf.data.sources import narrated  # noqa: F401 - registers the sources
+from livecc_hf.evaluation.running.commentary import read_for
+from livecc_hf.evaluation.running.shared_vision import SharedVision
+from livecc_hf.evaluation.tasks.questions import FrameRule
 from livecc_hf.modeling.video_loading import LoadOptions, load_video
 from livecc_hf.production.stages.talking_head import clip_frames
+from livecc_hf.questions.asking import answer
 from livecc_hf.video.reader import probe_video
 
 SIZE = EncodeOptions(min_pixels=96 * 64, max_pixels=112 * 84)
@@ -95,6 +106,74 @@ def test_parts_that_questions_are_about(folder, name, processor):
     video = load_video(folder / name, processor.video_processor, options)
     assert video.times_s == [20 + n / 2 for n in range(8)]
     assert [number_of(frame) for frame in video.frames] == [number_shown(time_s) for time_s in video.times_s]
+
+
+@pytest.fixture(scope="module")
+def qwen3_vl(tmp_path_factory):
+    """The model and processor of a tiny Qwen3-VL."""
+    folder = write_published("qwen3_vl", tmp_path_factory.mktemp("qwen3_vl"))
+    return load_model_and_processor(folder, device="cpu", position_scheme="mrope")[:2]
+
+
+class TestTimeLabelsOfQwen3VL:
+    """Qwen3-VL reads the time of each frame pair as text, such as `<3.2 seconds>`."""
+
+    @staticmethod
+    @contextmanager
+    def labels_seen(model, processor):
+        """Collect the labels in the prompts of the model's prefills, in seconds."""
+        labels = []
+
+        def read(_module, _args, inputs):
+            text = processor.tokenizer.decode(inputs["input_ids"][0])
+            labels.extend(float(label) for label in re.findall(r"<([\d.]+) seconds>", text))
+
+        hook = model.register_forward_pre_hook(read, with_kwargs=True)
+        yield labels
+        hook.remove()
+
+    @staticmethod
+    def sample_labels(processor, **video):
+        """Return the labels in a training sample about a video, in seconds."""
+        question = {"role": "user", "content": [{"type": "video", **video}, {"type": "text", "text": "What?"}]}
+        reply = {"role": "assistant", "content": [{"type": "text", "text": "A square."}]}
+        sample = encode_chat(Conversation([question, reply]), processor, SIZE)
+        text = processor.tokenizer.decode(sample.model_inputs["input_ids"])
+        return [float(label) for label in re.findall(r"<([\d.]+) seconds>", text)]
+
+    @pytest.mark.parametrize("name", ["plain.mp4", "broadcast.ts"])
+    def test_they_are_player_times_in_questions_training_and_evaluation(self, folder, name, qwen3_vl):
+        model, processor = qwen3_vl
+        with self.labels_seen(model, processor) as asked:
+            reading = LoadOptions(start_s=20, end_s=24, num_frames=4, max_pixels=SIZE.max_pixels)
+            answer(model, processor, folder / name, "What?", reading, max_new_tokens=1, do_sample=False)
+        with self.labels_seen(model, processor) as evaluated:
+            clip = read_for(processor, folder / name, 20, 24, FrameRule(n_frames=4, max_pixels=SIZE.max_pixels))
+            SharedVision(model, processor, clip.frames, times_s=clip.appears_s)
+        trained = self.sample_labels(processor, video=str(folder / name), video_start=20, video_end=24, nframes=4)
+        assert asked == [20.5, 22.5]  # frames at 20, 21, 22 and 23 s
+        assert trained == [20.6, 23.2]  # at 20, 21.3, 22.6 and 23.9 s: the last frame of the part is included
+        assert evaluated == pytest.approx(trained, abs=0.1 + 1e-6)  # its first frame leaves the screen at 20 s
+
+    def test_those_of_a_whole_video_are_equal_in_training_and_evaluation(self, folder, qwen3_vl):
+        model, processor = qwen3_vl
+        with self.labels_seen(model, processor) as evaluated:
+            clip = read_for(processor, folder / "cut.mkv", None, None, FrameRule(n_frames=6, max_pixels=96 * 64))
+            SharedVision(model, processor, clip.frames, times_s=clip.appears_s)
+        trained = self.sample_labels(processor, video=str(folder / "cut.mkv"), nframes=6)
+        assert evaluated == trained == [3.0, 14.9, 26.9]
+
+    def test_an_odd_last_frame_is_labelled_alike_in_training_and_questions(self, tmp_path, qwen3_vl):
+        """The second frame of the last pair repeats the first."""
+        processor = qwen3_vl[1]
+        pictures = [str(tmp_path / f"{n}.png") for n in range(3)]
+        for picture in pictures:
+            Image.new("RGB", (64, 64)).save(picture)
+        content = [{"type": "video", "video": pictures}, {"type": "text", "text": "What?"}]
+        chat = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+        asked = processor.apply_chat_template([{"role": "user", "content": content}], **chat)
+        assert "<1.0 seconds>" in processor.tokenizer.decode(asked["input_ids"][0])
+        assert self.sample_labels(processor, video=pictures) == [0.2, 1.0]
 
 
 @pytest.mark.parametrize("name", STARTS)

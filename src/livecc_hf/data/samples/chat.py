@@ -12,12 +12,14 @@ import torch
 from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START, prompt_start
 
 from ..formats.chat import Conversation
+from ..media.clip_frames import round_up_to_pairs
 from ..unusable import UnusableSample
 from .chat_media import Medium, plan_media
 from .commentary import token_ids
 from .sample import IGNORE_INDEX, EncodeOptions, Sample
 
 if TYPE_CHECKING:
+    from livecc_hf.modeling.backbone import Backbone
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
 
@@ -54,8 +56,8 @@ def encode_chat(
         ValueError: if the processor's chat template is not Qwen2-VL's.
     """
     media = plan_media(conversation, processor, options, media_root, allow_urls)
-    n_pairs = [medium.n_pairs for medium in media]
-    input_ids, labels, n_words = _tokenise(conversation, processor, media, n_pairs)
+    n_frames = [medium.n_frames for medium in media]
+    input_ids, labels, n_words = _tokenise(conversation, processor, media, n_frames)
     n_tokens = _n_expanded_tokens(input_ids, media, processor)
     if options.max_tokens is not None and n_tokens > options.max_tokens:
         raise UnusableSample(
@@ -63,9 +65,8 @@ def encode_chat(
             f"the conversation has {n_tokens} tokens, more than max_tokens={options.max_tokens}: conversations are not "
             "cut, so raise the limit or lower max_pixels or max_frames",
         )
-    pixels, grids = _pixels_of(media, processor)
-    n_decoded = [grid[0] if medium.kind == "video" else 0 for grid, medium in zip(grids, media, strict=True)]
-    if n_decoded != n_pairs:  # a header overstated the number of frames
+    pixels, grids, n_decoded = _pixels_of(media, processor)
+    if n_decoded != n_frames:  # a header overstated the number of frames
         input_ids, labels, n_words = _tokenise(conversation, processor, media, n_decoded)
     input_ids, labels = _expand_placeholders(input_ids, labels, _block_tokens(media, grids, processor), processor)
     ids = torch.tensor(input_ids)
@@ -95,12 +96,12 @@ def count_chat_tokens(
         ValueError: if the processor's chat template is not Qwen2-VL's.
     """
     media = plan_media(conversation, processor, options, media_root, allow_urls)
-    n_pairs = [medium.n_pairs for medium in media]
-    return _n_expanded_tokens(_tokenise(conversation, processor, media, n_pairs)[0], media, processor)
+    n_frames = [medium.n_frames for medium in media]
+    return _n_expanded_tokens(_tokenise(conversation, processor, media, n_frames)[0], media, processor)
 
 
 def _tokenise(
-    conversation: Conversation, processor: StreamingProcessor, media: Sequence[Medium], n_pairs: Sequence[int]
+    conversation: Conversation, processor: StreamingProcessor, media: Sequence[Medium], n_frames: Sequence[int]
 ) -> tuple[list[int], list[int], int]:
     """Return ids with one placeholder per vision block, labels, and the number of supervised words.
 
@@ -110,7 +111,7 @@ def _tokenise(
         conversation: the conversation.
         processor: gives the chat template and tokens.
         media: the conversation's images and videos.
-        n_pairs: number of frame pairs of each medium, 0 for an image.
+        n_frames: number of frames of each medium, 0 for an image.
     """
     pieces, n_words = _pieces(conversation, processor)
     rendered = processor.apply_chat_template(_without_media(conversation), tokenize=False)
@@ -120,8 +121,8 @@ def _tokenise(
             f"{''.join(text for text, _ in pieces)[:120]!r}...; use Qwen2-VL's chat template"
         )
     backbone = processor.find_backbone()
-    pairs = ((medium.fps, n) for medium, n in zip(media, n_pairs, strict=True) if medium.kind == "video")
-    videos = (_video_text(processor, fps, n) for fps, n in pairs)
+    counted = zip(media, n_frames, strict=True)
+    videos = (_video_text(processor, medium, n) for medium, n in counted if medium.kind == "video")
     input_ids: list[int] = []
     labels: list[int] = []
     for text, is_supervised in pieces:
@@ -170,19 +171,26 @@ def _without_media(conversation: Conversation) -> list[dict[str, Any]]:
     ]
 
 
-def _video_text(processor: StreamingProcessor, fps: float, n_pairs: int) -> str:
+def _video_text(processor: StreamingProcessor, video: Medium, n_frames: int) -> str:
     """Return the prompt text of a video, with one placeholder for each vision block."""
     video_processor, token = processor.video_processor, processor.video_token
-    grid = (n_pairs, video_processor.merge_size, video_processor.merge_size)
-    frames = range(n_pairs * video_processor.temporal_patch_size)
-    text = processor.find_backbone().video_text(token, grid, fps, frames)
+    grid = (round_up_to_pairs(n_frames) // 2, video_processor.merge_size, video_processor.merge_size)
+    times_s = [video.start_s + n / video.fps for n in range(n_frames)]
+    text = processor.find_backbone().video_text(token, grid, times_s)
     return re.sub(f"(?:{re.escape(token)})+", token, text)
 
 
 def _n_expanded_tokens(input_ids: Sequence[int], media: Sequence[Medium], processor: StreamingProcessor) -> int:
     backbone = processor.find_backbone()
-    n_blocks = (len(backbone.vision_labels(medium.n_pairs)) if medium.kind == "video" else 1 for medium in media)
+    n_blocks = (_n_blocks(backbone, medium) for medium in media)
     return len(input_ids) + sum(medium.n_tokens - n for medium, n in zip(media, n_blocks, strict=True))
+
+
+def _n_blocks(backbone: Backbone, medium: Medium) -> int:
+    """Return the number of vision blocks of a medium."""
+    if medium.kind == "image":
+        return 1
+    return len(backbone.vision_labels(round_up_to_pairs(medium.n_frames) // 2))
 
 
 def _block_tokens(media: Sequence[Medium], grids: Sequence[Sequence[int]], processor: StreamingProcessor) -> list[int]:
@@ -214,15 +222,18 @@ def _expand_placeholders(
 
 def _pixels_of(
     media: Sequence[Medium], processor: StreamingProcessor
-) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
-    """Decode the media; return the inputs of the vision tower, and the grid of each medium in order."""
-    images, patches, video_grids, patches_s = [], [], [], []
+) -> tuple[dict[str, torch.Tensor], list[list[int]], list[int]]:
+    """Decode the media; return the vision tower's inputs, and each medium's grid and number of frames (image: 0)."""
+    images, patches, video_grids, patches_s, n_frames = [], [], [], [], []
     video_processor = processor.video_processor
     for medium in media:
         if medium.kind == "image":
             images.append(medium.read())
+            n_frames.append(0)
         else:
-            video_patches, grid = video_processor.frames_to_patches(medium.read(), do_resize=False)
+            frames = medium.read()
+            n_frames.append(len(frames))
+            video_patches, grid = video_processor.frames_to_patches(frames, do_resize=False)
             patches.append(video_patches)
             video_grids.append(grid)
             patches_s.append(video_processor.temporal_patch_size / medium.fps)
@@ -236,4 +247,4 @@ def _pixels_of(
         video_inputs = processor.find_backbone().video_inputs(patches_s)
         pixels |= {name: torch.tensor(values) for name, values in video_inputs.items()}
         grids["video"] = iter(pixels["video_grid_thw"].tolist())
-    return pixels, [next(grids[medium.kind]) for medium in media]
+    return pixels, [next(grids[medium.kind]) for medium in media], n_frames

@@ -43,15 +43,17 @@ class Medium:
         kind: "image" or "video".
         n_tokens: number of tokens; an upper bound if a video's header overstates its number of frames.
         read: decodes and resizes an image to uint8 (3, H, W), or a video to uint8 (T, 3, H, W).
-        n_pairs: number of frame pairs of a video, from its header; 0 for an image.
+        n_frames: number of sampled frames of a video, from its header; 0 for an image.
         fps: sampled frames a second of a video.
+        start_s: time of a video's first frame, in seconds as a player shows.
     """
 
     kind: str
     n_tokens: int
     read: Callable[[], Any]
-    n_pairs: int = 0
+    n_frames: int = 0
     fps: float = FRAMES_PER_SECOND
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,8 @@ def _video_file(part: Mapping[str, Any], path: Path, encoder: _Encoder) -> Mediu
                     next(others)  # raises "unreadable_media" if the file has no frame at all
                 raise UnusableSample("no_frames", str(error)) from error
 
-    n_pairs = round_up_to_pairs(n_frames) // 2
-    return Medium("video", n_pairs * size.n_pair_tokens, read, n_pairs, fps)
+    n_tokens = round_up_to_pairs(n_frames) // 2 * size.n_pair_tokens
+    return Medium("video", n_tokens, read, n_frames, fps, first_s)
 
 
 def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encoder: _Encoder) -> Medium:
@@ -233,8 +235,7 @@ def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encod
         with _explain_media_errors(what):
             return torch.stack([_resize(picture_at(picture, size_px), size, encoder) for picture in chosen])
 
-    n_pairs = round_up_to_pairs(n_frames) // 2
-    return Medium("video", n_pairs * size.n_pair_tokens, read, n_pairs)
+    return Medium("video", round_up_to_pairs(n_frames) // 2 * size.n_pair_tokens, read, n_frames)
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,14 @@ class ClipFrames:
         frames: uint8 (T, 3, H, W), T even, in the model's input size.
         times_s: the time at which each frame leaves the screen, in seconds as a player shows; frames are chosen by it.
         max_pixels: the limit on the pixels of a frame.
+        appears_s: the time at which each frame appears on the screen, which the model is told if its backbone reads
+            times.
     """
 
     frames: torch.Tensor
     times_s: list[float]
     max_pixels: int
+    appears_s: list[float]
 
 
 def n_frames_of(rule: FrameRule, total: int, video_fps: float) -> int:
@@ -104,18 +107,20 @@ def read_clip(
     if Path(path).is_dir():
         return _read_folder(Path(path), start_s, end_s, rule, resize, pixels_per_token)
     stat = Path(path).stat()
-    ends, fps, origin = _frame_ends(str(path), stat.st_size, stat.st_mtime_ns)
-    first, stop = _range(ends, start_s, end_s, path)
+    times, fps, origin = _frame_times(str(path), stat.st_size, stat.st_mtime_ns)
+    first, stop = _range(times[1:], start_s, end_s, path)
     n = n_frames_of(rule, stop - first, fps)
-    chosen = [ends[first + number] for number in spread(stop - first, n)]
+    numbers = [first + number for number in spread(stop - first, n)]
+    chosen = [times[number + 1] for number in numbers]
     max_pixels = rule.max_pixels or frame_pixel_budget(n, pixels_per_token)
     frames = _decode(path, chosen, origin, lambda frame: resize(frame[None], max_pixels)[0])
-    return ClipFrames(torch.stack(frames), [float(time) for time in chosen], max_pixels)
+    appears_s = [float(times[number]) for number in numbers]
+    return ClipFrames(torch.stack(frames), [float(time) for time in chosen], max_pixels, appears_s)
 
 
 @lru_cache(maxsize=8)  # consecutive questions are about one video, with different clips
-def _frame_ends(path: str, size_bytes: int, mtime_ns: int) -> tuple[list[Fraction], float, Fraction]:
-    """Return the times at which frames leave the screen, the frame rate, and the origin of these times.
+def _frame_times(path: str, size_bytes: int, mtime_ns: int) -> tuple[list[Fraction], float, Fraction]:
+    """Return the times at which frames appear, the frame rate, and the origin of these times.
 
     Args:
         path: a video file.
@@ -123,8 +128,8 @@ def _frame_ends(path: str, size_bytes: int, mtime_ns: int) -> tuple[list[Fractio
         mtime_ns: its modification time.
 
     Returns:
-        The times in seconds from the origin, in order; frames per second; and the origin: the timestamp in seconds that
-        a player shows as 0:00.
+        The times in seconds from the origin, in order, and last the time at which the last frame leaves the screen;
+        frames per second; and the origin: the timestamp in seconds that a player shows as 0:00.
     """
     with open_video(path) as container:
         stream = find_video_stream(container, path)
@@ -140,7 +145,7 @@ def _frame_ends(path: str, size_bytes: int, mtime_ns: int) -> tuple[list[Fractio
     times = sorted(set(times))
     length = length or (1 / Fraction(rate) if rate else Fraction(1, 25))
     fps = float(rate) if rate else len(times) / float(times[-1] + length - times[0])
-    return [*times[1:], times[-1] + length], fps, origin
+    return [*times, times[-1] + length], fps, origin
 
 
 def _range(
@@ -225,4 +230,5 @@ def _read_folder(
     for number in numbers:
         with Image.open(pictures[number]) as picture:
             frames.append(resize(picture_tensor(rgb_picture(picture))[None], max_pixels)[0])
-    return ClipFrames(torch.stack(frames), [(number + 1) / FRAME_FOLDER_FPS for number in numbers], max_pixels)
+    ends_s = [(number + 1) / FRAME_FOLDER_FPS for number in numbers]
+    return ClipFrames(torch.stack(frames), ends_s, max_pixels, [number / FRAME_FOLDER_FPS for number in numbers])

@@ -316,7 +316,7 @@ class _Runner:
             for number, task in tasks:
                 yield number, replace(task.row, error=one_line(error))
             return
-        vision = SharedVision(self.model, self.processor, clip.frames, first.system, clip.times_s)
+        vision = SharedVision(self.model, self.processor, clip.frames, first.system, clip.appears_s)
         for number, task in tasks:
             yield number, _ask(vision, task, clip.times_s)
 

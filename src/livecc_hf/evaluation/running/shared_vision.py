@@ -78,7 +78,7 @@ class SharedVision:
         processor: the model's processor.
         frames: uint8 (T, 3, H, W), T even, in the model's input size.
         system: system prompt; default: that of the chat template.
-        times_s: times of the T frames in seconds; default: two frames per second, from 0.
+        times_s: times of the T frames, in seconds as a player shows; default: two frames per second, from 0.
 
     Attributes:
         n_tokens: number of prefilled tokens, up to the end of the video.
@@ -125,8 +125,7 @@ class SharedVision:
     def _prefix_ids(self, grid: Sequence[int], times_s: Sequence[float], system: str | None) -> list[int]:
         """Return the token ids up to the end of the video, equal to those that the processor makes for a chat."""
         opening = prompt_start(self._backbone.system_prompt if system is None else system)
-        # Frame numbers at 1000 frames per second are the times in milliseconds.
-        video = self._backbone.video_text(VIDEO_PAD, grid, 1000, [round(1000 * time) for time in times_s])
+        video = self._backbone.video_text(VIDEO_PAD, grid, times_s)
         joined = self._backbone.join_vision(f"{VISION_START}{VIDEO_PAD}{VISION_END}")
         return self._encode(f"{opening}{IM_START}user\n{joined.replace(VIDEO_PAD, video)}")
 
