@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torchvision.transforms.v2 import functional as images
 
 from .frames import PreparedFrames, as_tensor
 from .grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, PIXELS_PER_TOKEN, TURN_FRAMES
@@ -85,20 +86,26 @@ class FrameQueue:
     def add(self, frames: Any, timestamps_s: Sequence[float] | None) -> None:
         """Add frames; arguments and errors as in `CommentaryStream.push`."""
         pixels, size_px = self._prepared(frames)
-        if self._frames and size_px != self._size_px:
+        if size_px != self._size_px and self._n_incomplete:
             raise ValueError(
                 f"frames are {size_px[1]}x{size_px[0]} pixels, but the waiting frames of the same turn are "
                 f"{self._size_px[1]}x{self._size_px[0]}: sizes may change between turns only"
             )
         clock_start_s, times_s = self._checked_times(timestamps_s, len(pixels))
         if self._frames:
-            if pixels.shape[1:] != self._frames[0].shape:
+            if size_px == self._size_px and pixels.shape[1:] != self._frames[-1].shape:
                 raise ValueError("these frames were prepared by a stream with other pixel limits: prepare them here")
             pixels = pixels.to(self._frames[0].device)
         self._size_px = size_px
         self._frames += pixels.unbind()
         self._times_s += times_s
         self.clock_start_s, self._last_time_s = clock_start_s, times_s[-1]
+
+    @property
+    def _n_incomplete(self) -> int:
+        """Number of waiting frames of the last turn, if it is incomplete."""
+        n_later = len(self._frames) - self.turn_frames
+        return len(self._frames) if n_later < 0 else n_later % TURN_FRAMES
 
     def prepare(self, frames: Any) -> PreparedFrames:
         """Return frames resized for the model; :meth:`add` does not resize these again.
@@ -129,6 +136,11 @@ class FrameQueue:
     def peek(self, n_frames: int) -> torch.Tensor:
         """Return the first `n_frames` waiting frames (T, 3, H, W); an odd count repeats the last one."""
         frames = self._frames[:n_frames]
+        size_px = frames[-1].shape[1:]
+        if any(frame.shape[1:] != size_px for frame in frames):
+            # Dropped frames put two sizes into the first turn, which is longer than the turns that were dropped.
+            bicubic = images.InterpolationMode.BICUBIC
+            frames = [images.resize(frame, list(size_px), bicubic, antialias=True) for frame in frames]
         return torch.stack(frames + frames[-1:] * (n_frames % TURN_FRAMES))
 
     def take(self, n_frames: int) -> None:

@@ -120,7 +120,8 @@ class CommentaryStream:
 
         Args:
             frames: RGB at 2 frames per second, any T above 0: uint8 (T, 3, H, W) as a tensor or NumPy array (also
-                (T, H, W, 3)), a list of PIL images, or the result of :meth:`prepare`.
+                (T, H, W, 3)), a list of PIL images, or the result of :meth:`prepare`. The frames of a turn have one
+                size; it may change between turns.
             timestamps_s: the T sampling times in seconds, not decreasing, at most two in each second; if frames are
                 missing, the time labels that the model reads skip whole seconds.
 

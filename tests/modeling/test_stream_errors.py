@@ -72,6 +72,19 @@ def test_a_bad_push_is_one_clear_error_and_changes_nothing(name, frames, make_mo
     assert stream.push(frames[5:8]) == good
 
 
+def test_the_frame_size_may_change_after_a_complete_turn_that_still_waits(frames, make_model, processor):
+    model = make_model("mrope")
+    pieces = [frames[:6], frames[6:8, :, :50, :60], frames[8:9]]
+    expected, waiting = model.start_stream(processor, **GREEDY), model.start_stream(processor, **GREEDY)
+    segments = [segment for piece in pieces for segment in expected.push(piece)]
+    for piece in pieces:
+        waiting.feed(piece)
+    with pytest.raises(ValueError, match="60x50 pixels, but the waiting frames of the same turn are 130x96"):
+        waiting.feed(frames[9:10, :, :50, :60])
+    assert len(segments) == 2
+    assert waiting.push(frames[9:10]) == segments + expected.push(frames[9:10])
+
+
 def test_bad_times_sizes_options_and_states(frames, make_model, processor):
     model = make_model("mrope")
     stream = model.start_stream(processor, **GREEDY)

@@ -101,6 +101,16 @@ def test_frames_dropped_before_the_first_turn_move_its_beginning(frames, model, 
     assert [(s.start_s, s.end_s) for s in taken(stream)] == [(106, 109), (109, 110)]
 
 
+def test_dropped_frames_that_put_two_sizes_into_the_first_turn(frames, model, processor):
+    """Frames are dropped in pairs, but the first turn has six: it takes the size of its last frames."""
+    pool = CommentaryPool(model, processor, max_streams=1, overload="drop", max_lag_s=1)
+    stream = pool.join(OPTIONS)
+    stream.push(frames[:6])
+    assert stream.push(frames[6:10, :, :50, :60]) == 2
+    run_all(pool)
+    assert [(s.start_s, s.end_s) for s in taken(stream)] == [(1, 4), (4, 5)]
+
+
 def test_bad_frames_change_nothing(frames, model, processor):
     expected = model.start_stream(processor, OPTIONS).push(frames[:8])
     pool = CommentaryPool(model, processor, max_streams=1)
