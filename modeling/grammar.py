@@ -2,7 +2,7 @@
 
 A commentary is a chat. Each user turn shows the frames of a short time span, and the assistant answers with the words
 spoken in that span, followed by :data:`CONTINUATION`. The first turn spans 3 s, each later one 1 s, at 2 frames per
-second. This module handles only text and numbers: no tokens, no tensors.
+second. This module handles only text and numbers: it needs neither PyTorch nor transformers.
 
 The default grammar is LiveCC's (arXiv 2504.16030, section 3), reproduced byte for byte so that its released weights
 and datasets work. Models trained with other texts have their own `Grammar`, which lists the differences.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 FRAMES_PER_SECOND = 2
 FIRST_TURN_FRAMES = 6
@@ -248,6 +248,19 @@ def assign_words(
             i += 1
         turns.append(spoken)
     return turns, len(words) - i
+
+
+@overload
+def tokenize(tokenizer: Any, text: str) -> list[int]: ...
+
+
+@overload
+def tokenize(tokenizer: Any, text: list[str]) -> list[list[int]]: ...
+
+
+def tokenize(tokenizer, text):
+    """Return the token ids of a text, or of each text of a list, without special tokens around them."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"] if text or isinstance(text, str) else []
 
 
 def frame_pixel_budget(n_frames: int, pixels_per_token: int = PIXELS_PER_TOKEN) -> int:

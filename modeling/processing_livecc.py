@@ -30,6 +30,7 @@ from .grammar import (
     question_turn,
     strip_continuation,
     time_label,
+    tokenize,
 )
 from .video_loading import read_picture
 from .video_processing_livecc import (
@@ -287,7 +288,7 @@ class StreamingProcessor(Qwen2VLProcessor):
         return ids
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokenize(self.tokenizer, text)
 
     def checked_text(self, text: str) -> str:
         """Return `text` unchanged if it may enter a prompt; all texts from users pass through here.

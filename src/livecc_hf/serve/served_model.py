@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from livecc_hf.modeling import CommentaryStream, StreamOptions
+from livecc_hf.modeling.grammar import tokenize
 from livecc_hf.modeling.stream_options import stream_options
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class ServedModel:
             ValueError: if the text has more than `max_text_tokens`.
         """
         _, processor = self.loaded
-        n_tokens = len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        n_tokens = len(tokenize(processor.tokenizer, text))
         limit = self._settings.max_text_tokens
         if n_tokens > limit:
             raise ValueError(f"{what} {n_tokens} tokens: expected at most {limit}")

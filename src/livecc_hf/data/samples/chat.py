@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START, prompt_start
+from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START, prompt_start, tokenize
 
 from ..formats.chat import Conversation
 from ..media.clip_frames import round_up_to_pairs
 from ..unusable import UnusableSample
 from .chat_media import Medium, plan_media
-from .commentary import token_ids
 from .sample import IGNORE_INDEX, EncodeOptions, Sample
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def _tokenise(
     labels: list[int] = []
     for text, is_supervised in pieces:
         text = re.sub(re.escape(processor.video_token), lambda _: next(videos), backbone.join_vision(text))
-        ids = token_ids(processor, text)
+        ids = tokenize(processor.tokenizer, text)
         input_ids += ids
         labels += ids if is_supervised else [IGNORE_INDEX] * len(ids)
     return input_ids, labels, n_words

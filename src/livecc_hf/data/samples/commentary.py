@@ -18,6 +18,7 @@ from livecc_hf.modeling.grammar import (
     first_texts,
     split_turns,
     spoken_text,
+    tokenize,
 )
 
 from .sample import IGNORE_INDEX
@@ -138,12 +139,12 @@ def _encode_turns(
         if labels:
             # Drop the joint's first token, <|im_end|>: the previous answer already ends with it, supervised.
             prompt = prompt[1:]
-        spoken = [*token_ids(processor, processor.checked_text(spoken_text(words, grammar))), processor.end_id]
+        spoken = [*tokenize(processor.tokenizer, processor.checked_text(spoken_text(words, grammar))), processor.end_id]
         input_ids += prompt + spoken
         labels += [IGNORE_INDEX] * len(prompt) + spoken
         patches.append(turn_patches)
         grids.append(grid)
-    newline = token_ids(processor, TURN_JOINT)[1:]
+    newline = tokenize(processor.tokenizer, TURN_JOINT)[1:]
     all_ids = torch.tensor(input_ids + newline)
     return {
         "input_ids": all_ids,
@@ -152,11 +153,6 @@ def _encode_turns(
         "pixel_values_videos": torch.cat(patches),
         "video_grid_thw": torch.cat(grids),
     }
-
-
-def token_ids(processor: StreamingProcessor, text: str) -> list[int]:
-    """Tokenise a text without adding special tokens."""
-    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _even(frames: torch.Tensor, frame_times_s: Sequence[float]) -> tuple[torch.Tensor, list[float]]:

@@ -24,6 +24,7 @@ from livecc_hf.modeling.grammar import (
     first_texts,
     split_turns,
     spoken_text,
+    tokenize,
 )
 
 from ..formats.conversations import NarratedVideo
@@ -208,13 +209,14 @@ def count_narration_tokens(
             raise _no_words(video, plan.first_s)
         spans = spans[: latest[-1] + 1]
     prompts = _prompt_lengths(spans, plan.n_pair_tokens, texts, processor)
-    n_silence = len(_token_ids([CONTINUATION + TURN_JOINT], processor)[0])
+    n_silence = len(tokenize(processor.tokenizer, CONTINUATION + TURN_JOINT))
     if options.max_tokens is not None and prompts[0] + n_silence > options.max_tokens:
         raise _too_many_tokens(prompts[0] + n_silence, options.max_tokens)
     n_tokens = sum(prompts) + len(spans) * n_silence
     n_tokens -= 2 * (len(spans) - 1)  # the end of a turn and the line break after it are part of the next prompt
-    forms = _token_ids(
-        [form for _start, _end, word in words for form in (grammar.word_lead + word, " " + word)], processor
+    forms = tokenize(
+        processor.tokenizer,
+        [form for _start, _end, word in words for form in (grammar.word_lead + word, " " + word)],
     )
     before = None
     for begin, within, turns in zip(forms[::2], forms[1::2], zip(earliest, latest, strict=True), strict=True):
@@ -294,7 +296,7 @@ def _n_fitting(
     if max_tokens is None or not turn_words:
         return len(turn_words)
     grammar = processor.find_grammar()
-    answers = _token_ids([spoken_text(words, grammar) + TURN_JOINT for words in turn_words], processor)
+    answers = tokenize(processor.tokenizer, [spoken_text(words, grammar) + TURN_JOINT for words in turn_words])
     prompts = _prompt_lengths(spans[: len(turn_words)], loaded.n_pair_tokens, texts, processor)
     n_tokens = 0
     for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
@@ -326,10 +328,6 @@ def _prompt_lengths(
         ids = processor.turn_ids(span.start_s, span.end_s, 0, query, is_first, n_pairs, previous)
         lengths.append(len(ids) + n_pairs * n_pair_tokens)
     return lengths
-
-
-def _token_ids(texts: list[str], processor: StreamingProcessor) -> list[list[int]]:
-    return processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
 def _limit_frames(plan: ClipPlan, processor: StreamingProcessor, max_tokens: int | None) -> ClipPlan:

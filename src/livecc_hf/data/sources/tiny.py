@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_JOINT, spoken_text
+from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_JOINT, spoken_text, tokenize
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, narrator_verbs
 from livecc_hf.tiny.samples import FRAME_SIZE_PX, MOODS, cut_window, list_clip, narration_clip
 
 from ..dataset import parse_entry, register_source
-from ..samples.commentary import token_ids
 from ..samples.narration import NarratedClip, encode_clip
 from ..samples.sample import IGNORE_INDEX, EncodeOptions, Sample
 from ..unusable import UnusableSample
@@ -181,8 +180,8 @@ def encode_caption(clip: NarratedClip, processor: StreamingProcessor, options: E
     )
     prompt = caption_prompt_ids(processor, len(clip.frames), len(patches), clip.query)
     words = [word for _, _, word in clip.words]
-    spoken = [*token_ids(processor, spoken_text(words, processor.find_grammar())), processor.end_id]
-    newline = token_ids(processor, TURN_JOINT)[1:]
+    spoken = [*tokenize(processor.tokenizer, spoken_text(words, processor.find_grammar())), processor.end_id]
+    newline = tokenize(processor.tokenizer, TURN_JOINT)[1:]
     input_ids = prompt + spoken + newline
     if options.max_tokens is not None and len(input_ids) > options.max_tokens:
         raise UnusableSample(

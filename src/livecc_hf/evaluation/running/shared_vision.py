@@ -23,6 +23,7 @@ from livecc_hf.modeling.grammar import (
     VISION_END,
     VISION_START,
     prompt_start,
+    tokenize,
 )
 from livecc_hf.modeling.positions import PositionState, extend_positions
 from livecc_hf.modeling.video_loading import frame_rate
@@ -57,7 +58,7 @@ def candidate_ids(tokenizer, candidates: Sequence[str], lead: str) -> list[int]:
     """
     ids = []
     for candidate in candidates:
-        tokens = tokenizer(f"{lead}{candidate}", add_special_tokens=False)["input_ids"]
+        tokens = tokenize(tokenizer, f"{lead}{candidate}")
         last = tokenizer.decode(tokens[-1:]).strip()
         if last != candidate:
             raise CandidateError(
@@ -237,4 +238,4 @@ class SharedVision:
         return torch.cat([text_positions[None], positions])[:, None]
 
     def _encode(self, text: str) -> list[int]:
-        return self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokenize(self._processor.tokenizer, text)

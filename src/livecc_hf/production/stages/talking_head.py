@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...data.media.paths import resolve_media
+from ...modeling.grammar import tokenize
 from ...utils.counts import check_counts
 from ...utils.text import one_line
 from ..columns import scores_array, with_column
@@ -97,7 +98,7 @@ class TalkingHead(ModelStage):
             dtype=choose_dtype(self.dtype, device),
             device_map=device,
         )
-        yes_id = processor.tokenizer("Yes", add_special_tokens=False)["input_ids"][0]
+        yes_id = tokenize(processor.tokenizer, "Yes")[0]
         return _Model(processor, model.eval(), yes_id)
 
     def __call__(self, batch: pa.Table) -> StageResult:

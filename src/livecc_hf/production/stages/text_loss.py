@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...captions.segmentation import word_pieces
+from ...modeling.grammar import tokenize
 from ...utils.counts import check_counts
 from ...utils.text import one_line
 from ..columns import scores_array, spoken_text, texts, with_column
@@ -224,7 +225,7 @@ def encode_clips(
     """
     encoded: list[EncodedClip | None] = [None] * len(spoken)
     previous_words = {i: word_pieces(previous[i]) for i, text in enumerate(spoken) if text.strip()}
-    answers = _token_ids(tokenizer, [spoken[i].strip() for i in previous_words])
+    answers = tokenize(tokenizer, [spoken[i].strip() for i in previous_words])
     answer_of = dict(zip(previous_words, answers, strict=True))
     pending = list(previous_words)
     while pending:
@@ -232,7 +233,7 @@ def encode_clips(
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         rendered = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
         too_long = []
-        for i, prompt_ids in zip(pending, _token_ids(tokenizer, rendered), strict=True):
+        for i, prompt_ids in zip(pending, tokenize(tokenizer, rendered), strict=True):
             clip = EncodedClip(np.array(prompt_ids + answer_of[i], dtype=np.int64), len(prompt_ids))
             encoded[i] = clip
             excess = len(clip.ids) - max_tokens
@@ -324,7 +325,3 @@ def _groups(lengths: dict[int, int], tokens_per_batch: int) -> Iterator[list[int
         group.append(i)
     if group:
         yield group
-
-
-def _token_ids(tokenizer: Any, rendered: list[str]) -> list[list[int]]:
-    return tokenizer(rendered, add_special_tokens=False)["input_ids"] if rendered else []
