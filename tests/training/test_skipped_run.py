@@ -1,10 +1,13 @@
 """Samples that cannot be used, in a run."""
 
 import json
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from livecc_hf.cli.main import main as program
 from livecc_hf.data.dataset import SOURCES, register_source
 from livecc_hf.data.sources.tiny import TinyPart, TinySource
 from livecc_hf.data.unusable import UnusableSample
@@ -92,3 +95,35 @@ def test_past_the_limit_the_run_stops(recipe, leaky):
 def test_the_limit_may_be_higher(recipe, tmp_path, leaky):
     path = recipe(data=[entry(220)], per_device_train_batch_size=20)
     main(["--config", path, "max_skipped=0.2", f"output_dir={tmp_path / 'lenient'}"])
+
+
+class TestAFullDiskInAWorker:
+    """A worker downloads media to a cache, whose disk may be full."""
+
+    @pytest.fixture()
+    def filling(self):
+        @dataclass(frozen=True)
+        class Filling(Broken):
+            def encode(self, processor, options):
+                Path("/dev/full").write_bytes(b"media")
+
+        class FillingPart(TinyPart):
+            def __getitem__(self, row):
+                return Filling(super().__getitem__(row))
+
+        class FillingSource(TinySource):
+            def open(self, entry, seed):
+                part = super().open(entry, seed)
+                part.__class__ = FillingPart
+                return part
+
+        register_source("filling")(FillingSource)
+        yield
+        del SOURCES["filling"]
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+    def test_it_is_one_clear_line(self, recipe, filling, capsys):
+        data = [{"source": "filling", "task": "list", "length": [1, 1], "samples": 4}]
+        assert program(["train", "--config", recipe(data=data, dataloader_num_workers=1)]) == 2
+        [line] = [line for line in capsys.readouterr().err.splitlines() if "Traceback" in line or "error" in line]
+        assert re.fullmatch(r"livecc: error: the disk of .* is full \(No space left on device\): free some space", line)

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from livecc_hf.production.execution.ray import _pickle_error
+from livecc_hf.utils.carried_errors import pickle_error
 from livecc_hf.utils.disk import DiskFullError, is_disk_full
 
 
@@ -19,7 +19,7 @@ from livecc_hf.utils.disk import DiskFullError, is_disk_full
     ids=["a number", "words with a number", "words"],
 )
 def test_a_full_disk_arrives_as_one(error):
-    carried = pickle.loads(_pickle_error(error))
+    carried = pickle.loads(pickle_error(error))
     assert isinstance(carried, OSError)
     assert is_disk_full(carried)
     assert (error.strerror if error.args[1:] else str(error)) in str(carried)
@@ -29,5 +29,5 @@ def test_an_error_that_does_not_travel_arrives_with_its_text():
     class StrangeError(ValueError):  # of no module that could be imported there
         pass
 
-    carried = pickle.loads(_pickle_error(StrangeError("odd")))
+    carried = pickle.loads(pickle_error(StrangeError("odd")))
     assert str(carried) == "StrangeError: odd"

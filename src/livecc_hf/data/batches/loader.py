@@ -16,6 +16,7 @@ from ..samples.placeholder import placeholder_sample, with_vision
 from ..samples.sample import Sample
 from ..unusable import UnusableSample
 from .collator import CommentaryCollator
+from .worker_errors import WorkerError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,10 +64,17 @@ class BatchLoader:
         self.collator = collator
         self.placeholder = placeholder_sample(self.data.processor)
 
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the batch of `CommentaryCollator`, with counts under `BOOKKEEPING`."""
-        if get_worker_info() is not None:
-            end_with_parent()  # otherwise a worker with a hanging decoder would outlive a killed run
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any] | WorkerError:
+        """Return the batch of `CommentaryCollator`, with counts under `BOOKKEEPING`; in a worker, return any error."""
+        if get_worker_info() is None:
+            return self._batch(items)
+        end_with_parent()  # otherwise a worker with a hanging decoder would outlive a killed run
+        try:
+            return self._batch(items)
+        except Exception as error:
+            return WorkerError(error)
+
+    def _batch(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         skipped: list[SkippedSample] = []
         n_samples = 0
         batch_rows = []

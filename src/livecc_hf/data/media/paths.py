@@ -6,6 +6,7 @@ import os
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from ...utils.disk import is_disk_full
 from ..unusable import UnusableSample
 
 _HUB_PREFIX = "hf://datasets/"
@@ -21,6 +22,7 @@ def resolve_media(path: str, root: str | os.PathLike | None = None) -> Path:
 
     Raises:
         FileNotFoundError: if the file does not exist, or cannot be downloaded.
+        OSError: if the disk is full; it names the cache folder.
         ValueError: if an `hf://` path lacks a repository or a file, or the path leads out of its root.
     """
     if path.startswith("hf://"):
@@ -96,7 +98,7 @@ def _without_scheme(path: str, root: str | os.PathLike | None) -> str:
 
 
 def _from_hub(url: str) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     parts = url.removeprefix(_HUB_PREFIX).split("/", 2)
@@ -107,3 +109,7 @@ def _from_hub(url: str) -> Path:
         return Path(hf_hub_download(f"{parts[0]}/{name}", parts[2], repo_type="dataset", revision=revision or None))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise FileNotFoundError(f"{url} cannot be fetched: {' '.join(str(error).split())[:300]}") from error
+    except OSError as error:
+        if is_disk_full(error) and error.filename is None:
+            error.filename = constants.HF_HUB_CACHE
+        raise

@@ -7,7 +7,6 @@ folder must be at the same path on every node, as on a shared file system.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ...utils.disk import is_disk_full
+from ...utils.carried_errors import pickle_error
 from ...utils.extras import require_extra
 from ...utils.text import one_line
 from .. import watchdog
@@ -165,7 +164,7 @@ class _GroupTask:
         try:
             result = self._attempt(number, pickle.loads(payload) if state == "ref" else payload)
         except Exception as error:  # returned as a row, since Ray would wrap the error or retry
-            return {"number": number, "state": "fatal", "payload": _pickle_error(error)}
+            return {"number": number, "state": "fatal", "payload": pickle_error(error)}
         if isinstance(result, bytes):
             return {"number": number, "state": "unit", "payload": result}
         stats = json.dumps([asdict(item) for item in result[1]])
@@ -189,16 +188,3 @@ class _GroupTask:
 
 class _GroupActor(_GroupTask):
     """Runs units through a group of stages, in an actor that keeps the model loaded."""
-
-
-def _pickle_error(error: Exception) -> bytes:
-    """Pickle an error; one that cannot be pickled becomes a RuntimeError with its text."""
-    if is_disk_full(error):  # also if a library says so only in its message
-        number, said = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
-        return pickle.dumps(OSError(number or errno.ENOSPC, said or one_line(error, 200)))
-    try:
-        data = pickle.dumps(error)
-        pickle.loads(data)
-        return data
-    except Exception:
-        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
