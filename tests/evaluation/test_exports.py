@@ -2,13 +2,9 @@
 
 import json
 import re
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "production"))
 from chat_server import Reply, serve_chat
 
 from livecc_hf.cli.main import main

@@ -9,10 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from layouts import write_json, write_lines
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "production"))
 from chat_server import Reply, serve_chat
+from layouts import write_json, write_lines
 from media import write_video
 
 from livecc_hf.cli.main import main

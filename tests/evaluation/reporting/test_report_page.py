@@ -4,16 +4,12 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
+from chat_server import Reply, serve_chat
 from layouts import commentaries, verdicts, videomme, write_json, write_lines
 from media import write_video
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "production"))
-from chat_server import Reply, serve_chat
 
 from livecc_hf.assets import bundled_model_path, demo_clip_path
 from livecc_hf.cli.main import main
