@@ -38,6 +38,7 @@ class Target:
         revision: branch, created if it does not exist, or `refs/pr/N`; default: main.
         pull_request: open a pull request.
         space_sdk: SDK of a new Space, such as "gradio".
+        public_option: what the user gives to set `public`, for the error message.
 
     Raises:
         PushError: if the name is not valid, or both a pull request and a revision are given.
@@ -49,6 +50,7 @@ class Target:
     revision: str | None = None
     pull_request: bool = False
     space_sdk: str | None = None
+    public_option: str = "--public"
 
     def __post_init__(self):
         check_name(self.repo_id)
@@ -112,7 +114,9 @@ def prepare_repository(api: HfApi, target: Target) -> str:
             ) from error
         info = None
     if info is not None and not info.private and not target.public:
-        raise PushError(f"{what} is public, and so would be the files: give --public to confirm, or another name")
+        raise PushError(
+            f"{what} is public, and so would be the files: give {target.public_option} to confirm, or another name"
+        )
     if info is not None and info.private and target.public:
         logger.warning("%s exists and stays private: its visibility can be changed in its settings on the Hub", what)
     repo = api.create_repo(

@@ -96,5 +96,6 @@ def test_a_repository_that_cannot_be_pushed_to_ends_the_run_before_it_begins(rec
     hub.repositories["models/me/run"] = Repository({"visibility": "public"})
     done = livecc(hub.url, tmp_path / "home", "train", "--config", recipe(**PUSH, **STEPS))
     assert done.returncode == 2
-    assert "model me/run exists and is public" in done.stderr.splitlines()[-1]
+    message = done.stderr.splitlines()[-1]
+    assert "model me/run is public, and so would be the files: give hub_private_repo=false to confirm" in message
     assert not list((tmp_path / "out").glob("checkpoint-*"))

@@ -98,7 +98,9 @@ class RunPush:
             if "/" not in name:
                 name = f"{api.whoami()['name']}/{name}"
             public = options.hub_private_repo is False
-            self._target = Target(name, public=public, revision=options.hub_revision)
+            self._target = Target(
+                name, public=public, revision=options.hub_revision, public_option="hub_private_repo=false"
+            )
             url = prepare_repository(api, self._target)
         logger.info("pushing to %s (%s if it is new)", url, "public" if public else "private")
         return name
