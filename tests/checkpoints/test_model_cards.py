@@ -12,7 +12,8 @@ from huggingface_hub import ModelCard, RepoCard
 
 from livecc_hf.assets import bundled_model_path, demo_clip_path
 from livecc_hf.checkpoints.adapters import save_adapter_files
-from livecc_hf.checkpoints.cards import CardFacts, build_card
+from livecc_hf.checkpoints.card_sections import facts_table
+from livecc_hf.checkpoints.cards import CardFacts, build_card, update_training
 from livecc_hf.checkpoints.convert import convert_checkpoint
 from livecc_hf.checkpoints.loading import load_model_and_processor
 
@@ -135,3 +136,14 @@ def test_the_bundled_models_card_is_the_templates_and_its_snippet_runs_without_t
     torch.manual_seed(0)
     segments = model.stream_generate(processor, demo_clip_path(), query="Please describe the video.")
     assert done.stdout.splitlines() == [f"{s.start_s:7.1f}s  {s.text}" for s in segments]
+
+
+def test_the_training_section_is_replaced_only_if_both_its_comments_are_there(tmp_path, caplog):
+    path, begin, end = tmp_path / "README.md", "<!-- livecc:training -->", "<!-- /livecc:training -->"
+    path.write_text(f"# A\n\n{begin}\n{facts_table({'steps': 1})}\n{end}\n\nMine.\n")
+    update_training(tmp_path, {"steps": 2})
+    assert path.read_text() == f"# A\n\n{begin}\n{facts_table({'steps': 2})}\n{end}\n\nMine.\n"
+    broken = path.read_text().replace(end, "")
+    path.write_text(broken)
+    update_training(tmp_path, {"steps": 3})
+    assert path.read_text() == broken and f"{path} does not get the facts of this run: {begin} is there" in caplog.text

@@ -86,3 +86,27 @@ def test_errors_are_one_line_and_change_nothing(model, tmp_path, capsys):
 def test_a_section_is_added_at_the_end_by_default():
     text = set_section("# A\n", "scores", "x", "## Scores\n\n", before="\n## Limits")
     assert text == "# A\n\n## Scores\n\n<!-- livecc:scores -->\nx\n<!-- /livecc:scores -->\n"
+
+
+BEGIN, END = "<!-- livecc:scores -->", "<!-- /livecc:scores -->"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"# A\n\n{BEGIN}\nold\n\nMy text.\n", f"{BEGIN} is there without {END}, "),
+        (f"# A\n\nMy text.\n{END}\n", f"{END} is there without {BEGIN}, "),
+        # The end of the first was lost, and a second section was added: the text between them is the user's.
+        (f"# A\n\n{BEGIN}\nold\n\nMy text.\n\n{BEGIN}\nnew\n{END}\n", f"{BEGIN} occurs 2 times and {END} 1 times"),
+        (f"# A\n\n{END}\nMy text.\n{BEGIN}\n", f"{END} is above {BEGIN}"),
+    ],
+)
+def test_a_section_without_both_comments_is_not_replaced(model, text, message, tmp_path, capsys):
+    with pytest.raises(ValueError, match=message):
+        set_section(text, "scores", "x", "## Scores\n\n")
+    (model / "README.md").write_text(text)
+    score = Score("livesports3k-qa", "once", "tiny", "rows", [Figure("all", 41.5, 9)], 1)
+    write_scores(tmp_path / "scores.json", [score])
+    assert main(["card", str(model), "--scores", str(tmp_path)]) == 2
+    assert f"{model / 'README.md'}: {message}" in capsys.readouterr().err
+    assert (model / "README.md").read_text() == text

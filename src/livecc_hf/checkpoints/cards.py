@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from typing import Any
 import huggingface_hub  # loads its names lazily
 
 from ..utils.text import one_line
-from .card_sections import facts_table, has_section, read_facts_table, set_section
+from .card_sections import facts_table, find_section, read_facts_table, set_section
+
+logger = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md"
@@ -141,11 +144,19 @@ def read_training(source: str, revision: str | None = None) -> dict[str, str]:
 
 
 def update_training(folder: str | os.PathLike, training: Mapping[str, Any]) -> None:
-    """Replace the facts about training in a folder's card, if it has the section that this package writes."""
+    """Replace the facts about training in a folder's card, if it has the section that this package writes.
+
+    A card whose section has lost one of its comments is left unchanged, with a warning: saving must not fail over it.
+    """
     path = Path(folder) / CARD_FILE
     encoding = {"encoding": "utf-8", "errors": "surrogateescape"}  # keeps the bytes of a card in another encoding
     text = path.read_text(**encoding)
-    if training and has_section(text, _TRAINING_SECTION):
+    try:
+        has_section = find_section(text, _TRAINING_SECTION) is not None
+    except ValueError as error:
+        logger.warning("%s does not get the facts of this run: %s", path, error)
+        return
+    if training and has_section:
         path.write_text(set_section(text, _TRAINING_SECTION, facts_table(training), ""), **encoding)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..captions.writers import Caption
-from ..checkpoints.card_sections import set_section
+from ..checkpoints.card_sections import find_section, set_section
 from ..checkpoints.cards import CARD_FILE, parse_card
 from ..rendering.contact_sheet import SheetCell, SheetLegend, contact_sheet
 from ..rendering.overlay import OverlayWriter, check_output
@@ -58,7 +58,8 @@ def complete_card(
 
     Raises:
         FileNotFoundError: if the card, the clip or the scores do not exist.
-        ValueError: if neither clip nor scores are given, the range is empty, or a file cannot be read.
+        ValueError: if neither clip nor scores are given, the range is empty, a file cannot be read, or a section of the
+            card has lost one of its comments.
         ModelLoadError: if the folder's model cannot be loaded.
     """
     folder = Path(folder)
@@ -68,6 +69,12 @@ def complete_card(
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {CARD_FILE}: expected a model's or adapter's folder with its card")
     card = parse_card(path)
+    for name, is_given in (("scores", scores is not None), ("gallery", clip is not None)):
+        try:
+            if is_given:
+                find_section(card.text, name)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     written = [path]
     if scores is not None:
         text = _scores_text(Path(scores))
