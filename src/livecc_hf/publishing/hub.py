@@ -7,7 +7,7 @@ import glob
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
 
 logger = logging.getLogger(__name__)
+
+# Versions of huggingface_hub use different HTTP clients.
+_TRANSPORT_ERRORS = {"httpx": "TransportError", "httpx2": "TransportError", "requests": "ConnectionError"}
+_XET_NETWORK_LABELS = ("Network error: ", "Timeout: ", "Rate limited: ", "Server error: ")
 
 
 class PushError(ValueError):
@@ -187,36 +191,53 @@ def explain_failures(api: HfApi, target: Target) -> Iterator[None]:
         ConnectionError: if the Hub cannot be reached, or the connection breaks.
         DiskFullError: if the disk is full.
         PushError: if the Hub refuses the request.
+        Exception: any other error is raised unchanged, so that a defect is not taken for a broken connection.
     """
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
     try:
         yield
-    except PushError:
+    except (PushError, BrokenPipeError):  # a broken pipe is standard output's: the clients have errors of their own
         raise
-    except OfflineModeIsEnabled as error:
-        raise PushError("HF_HUB_OFFLINE is set: unset it to push to the Hub") from error
-    except HfHubHTTPError as error:
-        raise PushError(_refusal(api, target, error)) from error
-    except _broken_connections() as error:
-        why = one_line(error, 200)
-        if isinstance(error, RuntimeError):  # raised by failed uploads of large files
-            cause = error.__cause__
-            if isinstance(cause, HfHubHTTPError):
-                raise PushError(_refusal(api, target, cause)) from error
-            why += f": {one_line(cause, 200)}" if cause is not None else ""
-        raise ConnectionError(
-            f"the Hub at {api.endpoint} cannot be reached, or the connection broke ({why}): check the network and "
-            "HF_ENDPOINT, and run the same command again to continue"
-        ) from error
-    except OSError as error:
-        if not is_disk_full(error):
+    except Exception as error:
+        explained = _explained(api, target, error)
+        if explained is None:
             raise
+        raise explained from error
+
+
+def _explained(api: HfApi, target: Target, error: BaseException) -> Exception | None:
+    """Return the one-line error to raise for an error of the Hub's client; `None` if the error is none of a client."""
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return PushError("HF_HUB_OFFLINE is set: unset it to push to the Hub")
+    if isinstance(error, HfHubHTTPError):
+        return PushError(_refusal(api, target, error))
+    if isinstance(error, _client_errors({"hf_xet": "XetAuthenticationError"})):
+        return PushError(
+            f"the Hub's storage did not accept the upload to {target.repo_type} {target.repo_id} "
+            f"({one_line(error, 200)}): run the same command again, and if it fails again, log in with `hf auth login`"
+        )
+    if _is_broken_connection(error):
+        return _broken(api, one_line(error, 200))
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # the upload of a large file without hf_xet
+        explained = _explained(api, target, error.__cause__)
+        if isinstance(explained, ConnectionError):
+            return _broken(api, f"{one_line(error, 200)}: {one_line(error.__cause__, 200)}")
+        return explained
+    if isinstance(error, OSError) and is_disk_full(error):
         place = error.filename or os.environ.get("TMPDIR", "the temporary files")
-        raise DiskFullError(
+        return DiskFullError(
             f"the disk of {place} is full ({error.strerror or one_line(error, 100)}): free some space, or set TMPDIR "
             "to a folder on another disk, and run the same command again to continue"
-        ) from error
+        )
+    return None
+
+
+def _broken(api: HfApi, why: str) -> ConnectionError:
+    return ConnectionError(
+        f"the Hub at {api.endpoint} cannot be reached, or the connection broke ({why}): check the network and "
+        "HF_ENDPOINT, and run the same command again to continue"
+    )
 
 
 def _refusal(api: HfApi, target: Target, error: Exception) -> str:
@@ -240,8 +261,17 @@ def _refusal(api: HfApi, target: Target, error: Exception) -> str:
     return f"the Hub refused the request for {what} ({said})"
 
 
-def _broken_connections() -> tuple[type[Exception], ...]:
-    """Return the exceptions of failed connections; versions of huggingface_hub use different HTTP clients."""
-    names = {"httpx": "TransportError", "httpx2": "TransportError", "requests": "ConnectionError"}
+def _is_broken_connection(error: BaseException) -> bool:
+    """Return whether an error of a client means that the connection failed."""
+    if isinstance(error, _client_errors(_TRANSPORT_ERRORS)):
+        return True
+    if isinstance(error, ConnectionError | TimeoutError):
+        return error.filename is None  # with a file name, it is the error of a network file system
+    # hf_xet passes on the error of a background task as text only.
+    return type(error) is RuntimeError and any(label in str(error) for label in _XET_NETWORK_LABELS)
+
+
+def _client_errors(names: Mapping[str, str]) -> tuple[type[Exception], ...]:
+    """Return exceptions, named by module, of the modules that are imported: only those can have raised one."""
     found = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
-    return (ConnectionError, TimeoutError, RuntimeError, *(error for error in found if error is not None))
+    return tuple(error for error in found if error is not None)
