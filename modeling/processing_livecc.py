@@ -32,6 +32,7 @@ from .grammar import (
     time_label,
     tokenize,
 )
+from .video_file import local_file
 from .video_loading import read_picture
 from .video_processing_livecc import (
     LiveCCVideoProcessor,
@@ -327,8 +328,8 @@ def _as_rgb(media: Any, are_images: bool) -> Any:
         return [_as_rgb(item, are_images) for item in media]
     if is_picture(media):
         return rgb_picture(media)
-    if isinstance(media, os.PathLike):
-        media = os.fspath(media)
+    if isinstance(media, str | os.PathLike):
+        media = local_file(media)
     # Not Path.is_file, which raises for the long strings of base64 images.
     if are_images and isinstance(media, str) and os.path.isfile(media):  # noqa: PTH113
         return rgb_picture(read_picture(media))

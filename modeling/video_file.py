@@ -12,10 +12,12 @@ from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.request import url2pathname
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+FILE_PREFIX = "file://"
 # Ticks per second of `container.start_time` and `container.duration` (AV_TIME_BASE).
 CONTAINER_TICKS = 1_000_000
 # A longer step between timestamps, in seconds, is treated as damage.
@@ -45,21 +47,39 @@ def import_av() -> Any:
     return av
 
 
+def local_file(path: str | os.PathLike, folder: str | os.PathLike = ".") -> str:
+    """Return the path that a `file://` URL names, and any other path unchanged.
+
+    `file://` may be followed by `localhost`, and by a relative path. The path is percent-decoded, unless it exists as
+    written.
+
+    Args:
+        path: a path or a URL.
+        folder: the folder that relative paths are in.
+    """
+    text = os.fsdecode(path)
+    if not text.startswith(FILE_PREFIX):
+        return text
+    written = text.removeprefix(FILE_PREFIX).removeprefix("localhost")
+    return written if "%" in written and Path(folder, written).exists() else url2pathname(written)
+
+
 def check_file(path: str | os.PathLike) -> None:
     """Raise FileNotFoundError if `path` does not exist, VideoReadError if it is a folder."""
-    if Path(path).is_dir():
+    file = Path(local_file(path))
+    if file.is_dir():
         raise VideoReadError(f"{path} is a folder: expected a video file")
-    if not Path(path).exists():
+    if not file.exists():
         raise FileNotFoundError(f"no such file: {path}")
 
 
 def file_url(path: str | os.PathLike) -> str:
     """Return the URL to open a path with: FFmpeg would read a bare `10:30.mp4` as protocol `10`."""
-    return f"file:{os.fsdecode(path)}"
+    return f"file:{local_file(path)}"
 
 
 def open_video(path: str | os.PathLike) -> Any:
-    """Open a file for reading as an `av` input container; use it in a `with` statement.
+    """Open a file, or a `file://` URL, for reading as an `av` input container; use it in a `with` statement.
 
     Raises:
         FileNotFoundError: no such file.
@@ -211,7 +231,7 @@ class VideoSource:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = path
+        self.path = local_file(path)
         self.container = open_video(path)
         try:
             self.stream = find_video_stream(self.container, path)

@@ -6,9 +6,10 @@ import math
 import os
 import shutil
 import tempfile
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,10 @@ import torch
 from .frames import picture_tensor, rgb_picture
 from .grammar import FRAMES_PER_SECOND, MAX_FRAMES
 from .stream_options import check_number
-from .video_file import VideoTimes, read_times
+from .video_file import VideoTimes, local_file, read_times
 from .video_sampling import SampledFrame, exact_number, iter_frames
 
+WEB_PREFIXES = ("http://", "https://")
 _FETCH_TIMEOUT_S = 30.0
 
 
@@ -109,7 +111,7 @@ def load_video(
     240 s. Each is resized as soon as it is decoded.
 
     Args:
-        path: a video file, or an http(s) URL, which is downloaded first.
+        path: a video file, a `file://` URL, or an http(s) URL, which is downloaded first.
         video_processor: a `LiveCCVideoProcessor`; resizes frames within its limits and the clip's token budget.
         options: a :class:`LoadOptions`.
         read: reads the frames of a file, with the signature of :func:`iter_frames`.
@@ -122,13 +124,10 @@ def load_video(
         ImportError: PyAV is not installed.
     """
     options = options or LoadOptions()
-    path = os.fspath(path)
-    if path.startswith(("http://", "https://")):
-        with tempfile.NamedTemporaryFile() as file, urllib.request.urlopen(path, timeout=_FETCH_TIMEOUT_S) as reply:
-            shutil.copyfileobj(reply, file)
-            file.flush()
-            return load_video(file.name, video_processor, options, read, measure)
-    path = path.removeprefix("file://")
+    path = local_file(path)
+    if path.startswith(WEB_PREFIXES):
+        with downloaded(path) as file:
+            return load_video(file, video_processor, options, read, measure)
     times = measure(path)
     n_frames, fps = _plan(times.end_s - times.zero_s, times.first_s - times.zero_s, options)
     resize = _resizer(video_processor, n_frames, options)
@@ -146,6 +145,31 @@ def load_video(
     return LoadedVideo(torch.stack(frames), times_s)
 
 
+@contextmanager
+def downloaded(url: str) -> Iterator[str]:
+    """Download a file, and yield the path of a temporary copy.
+
+    A `ValueError` of the `with` block that names the copy is raised with the URL instead.
+
+    Raises:
+        OSError: if the download fails.
+    """
+    name = url.partition("?")[0]  # what follows may be secret
+    with tempfile.NamedTemporaryFile() as file:
+        try:
+            with urllib.request.urlopen(url, timeout=_FETCH_TIMEOUT_S) as reply:
+                shutil.copyfileobj(reply, file)
+            file.flush()
+        except urllib.error.URLError as error:
+            raise OSError(f"{name} cannot be downloaded: {error}") from error
+        try:
+            yield file.name
+        except ValueError as error:
+            if file.name not in str(error):
+                raise
+            raise type(error)(str(error).replace(file.name, name)) from error
+
+
 def load_pictures(paths: Sequence[str], video_processor: Any, options: LoadOptions) -> LoadedVideo:
     """Load a video given as picture files, one per frame; all are resized to the size of the first.
 
@@ -161,7 +185,7 @@ def load_pictures(paths: Sequence[str], video_processor: Any, options: LoadOptio
 
 
 def read_picture(path: str | os.PathLike):
-    """Return a picture file as a PIL image in its own mode; :func:`rgb_picture` converts it to RGB.
+    """Return a picture file, or a `file://` URL, as a PIL image in its own mode; :func:`rgb_picture` makes it RGB.
 
     Raises:
         FileNotFoundError: no such file.
@@ -170,7 +194,7 @@ def read_picture(path: str | os.PathLike):
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
+        with Image.open(local_file(path)) as picture:
             picture.load()
             return picture.copy()
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.cli.stream_arguments import SAMPLING_OPTIONS, add_option_arguments, flag_of, whole_text
 from livecc_hf.cli.times import check_range, parse_time
 from livecc_hf.modeling.stream_options import StreamOptions
+from livecc_hf.modeling.video_file import local_file
 from livecc_hf.sources.early_check import check_is_video
 
 _GENERATION = (*(name for name in SAMPLING_OPTIONS if name != "seed"), "max_new_tokens")
@@ -20,7 +21,7 @@ _GENERATION = (*(name for name in SAMPLING_OPTIONS if name != "seed"), "max_new_
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("shown", metavar="VIDEO_OR_IMAGE", help="a video or picture file")
+    parser.add_argument("shown", metavar="VIDEO_OR_IMAGE", help="a video or picture: a file or an http(s) URL")
     parser.add_argument("question", metavar="QUESTION", type=whole_text, help="the question")
     reading = parser.add_argument_group("part and frames of a video")
     reading.add_argument("--start", type=parse_time, metavar="TIME", help="where to start: seconds, or hh:mm:ss.s")
@@ -37,13 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the answer."""
+    from livecc_hf.data.media.web_files import WEB_PREFIXES
     from livecc_hf.questions.asking import is_picture_file
 
     # Bad input is reported before the other imports, which take seconds.
     if not args.question.strip():
         raise ValueError(f"the question is {args.question!r}: expected some text")
-    if not Path(args.shown).is_file() or not is_picture_file(args.shown):
-        check_is_video(args.shown)
+    shown = local_file(args.shown)
+    if not Path(shown).is_file() or not is_picture_file(shown):
+        if not shown.startswith(WEB_PREFIXES):
+            check_is_video(shown)
     elif given := [flag_of(name) for name in ("start", "end", "fps", "max_frames") if getattr(args, name) is not None]:
         raise ValueError(f"{' and '.join(given)}: for videos only, and {args.shown} is a picture; leave it out")
     check_range(args.start, args.end)

@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = plan(args)
     is_alone = len(jobs) == 1
     if is_alone and jobs[0].is_file:
-        check_is_video(args.videos[0])
+        check_is_video(jobs[0].video)
     if args.model is not None:
         check_model_name(args.model)
     from livecc_hf.rendering.overlay import OverlayWarning

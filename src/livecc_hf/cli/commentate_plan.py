@@ -13,6 +13,7 @@ from livecc_hf.captions.writers import FORMATS
 from livecc_hf.cli.model_arguments import check_window_options
 from livecc_hf.cli.stream_arguments import flag_of
 from livecc_hf.cli.times import check_range
+from livecc_hf.modeling.video_file import local_file
 from livecc_hf.sources.spec import SourceSpec, parse_spec, redact
 
 _FORMAT_SUFFIXES = {"text": ".txt", "srt": ".srt", "vtt": ".vtt", "jsonl": ".jsonl"}
@@ -28,7 +29,7 @@ class Job:
     """One video to comment on.
 
     Attributes:
-        video: the argument.
+        video: the argument; a `file://` URL is its path.
         spec: the parsed argument; `None` if it is not valid, or there is no such file.
         error: why `spec` is `None`.
         output: the file for the words; `None`: standard output only.
@@ -71,7 +72,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
 
 
 def _job(video: str, args: argparse.Namespace) -> Job:
-    spec = error = None
+    video, spec, error = local_file(video), None, None
     try:
         spec = parse_spec(video, args.live, args.rtsp_transport)
     except (OSError, ValueError) as found:

@@ -35,8 +35,8 @@ def answer(
     Args:
         model: a `LiveCCForConditionalGeneration` in evaluation mode.
         processor: its `StreamingProcessor`.
-        shown: the path of a video or image file, a video's http(s) URL, a PIL image, or a video's frames as `push`
-            takes them.
+        shown: a video or image file as a path, a `file://` URL or an http(s) URL; a PIL image; or a video's frames as
+            `push` takes them.
         question: the question.
         reading: a :class:`LoadOptions`: which part of a video is seen, how many frames, and how large.
         max_new_tokens: maximum length of the answer in tokens.
@@ -93,12 +93,17 @@ def is_picture_file(path: str | os.PathLike) -> bool:
 def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None) -> tuple[dict[str, Any], dict]:
     """Return `shown` as a content part of a chat message, and the `processor_kwargs` for it."""
     from livecc_hf.modeling.frames import as_tensor, is_picture
-    from livecc_hf.modeling.video_loading import LoadedVideo, LoadOptions, read_picture
+    from livecc_hf.modeling.video_file import local_file
+    from livecc_hf.modeling.video_loading import WEB_PREFIXES, LoadedVideo, LoadOptions, downloaded, read_picture
     from livecc_hf.video.loading import load_video
 
     reading, video_processor = reading or LoadOptions(), processor.video_processor
     if isinstance(shown, str | os.PathLike):
-        if not _is_address(shown) and not Path(shown).exists():
+        shown = local_file(shown)
+        if shown.startswith(WEB_PREFIXES):
+            with downloaded(shown) as file:
+                return _part(file, processor, reading)
+        if not Path(shown).exists():
             raise FileNotFoundError(f"no such file: {shown}")
         if not is_picture_file(shown):
             return _video_part(load_video(shown, video_processor, reading))
@@ -121,7 +126,3 @@ def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None
 def _video_part(video: LoadedVideo) -> tuple[dict[str, Any], dict]:
     options = {"do_resize": False, "do_sample_frames": False, "video_metadata": [video.metadata]}
     return {"type": "video", "video": video.frames}, {"videos_kwargs": options}
-
-
-def _is_address(path: str | os.PathLike) -> bool:
-    return os.fspath(path).startswith(("http://", "https://"))

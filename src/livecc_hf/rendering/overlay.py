@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..captions.writers import CaptionLike
-from ..modeling.video_file import display_orientation, file_url, frame_to_rgb
+from ..modeling.video_file import display_orientation, file_url, frame_to_rgb, local_file
 from ..utils.text import one_line
 from ..video.times import SteadyClock
 
@@ -298,6 +298,7 @@ def check_output(video: str | os.PathLike, out: str | os.PathLike) -> Path:
         raise ValueError(f"{out}: expected a file name that ends in {', '.join(SUFFIXES)}")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {out.parent}")
+    video = local_file(video)
     if out.exists() and Path(video).exists() and out.samefile(video):
         raise ValueError(f"{out} is the video itself: choose another name for the copy")
     return out

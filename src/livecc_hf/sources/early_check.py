@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from livecc_hf.modeling.video_file import file_url, local_file
+
 
 class NoVideoError(ValueError):
     """The file is not a video."""
@@ -20,16 +22,17 @@ def check_is_video(path: str | os.PathLike) -> None:
         FileNotFoundError: if there is no such file.
         NoVideoError: if it is a folder or a text, has only sound, or is in a format unknown to FFmpeg.
     """
-    if Path(path).is_dir():
+    file = Path(local_file(path))
+    if file.is_dir():
         raise NoVideoError(f"{path} is a folder: expected a video file")
-    if not Path(path).exists():
+    if not file.exists():
         raise FileNotFoundError(f"no such file: {path}")
     try:
         import av
     except ImportError:  # the error of the video reader says how to install PyAV
         return
     try:
-        container = av.open(f"file:{os.fspath(path)}", metadata_errors="replace")  # a name may contain a colon
+        container = av.open(file_url(path), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise NoVideoError(f"{path} is not a video file that can be read: {reason}") from error

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
+from livecc_hf.modeling.video_file import FILE_PREFIX, local_file
 from livecc_hf.sources.diagnosis import TLS_SCHEMES, trusted_certificates
 
 Kind = Literal["file", "camera", "stdin", "rtsp", "rtmp", "hls", "http", "stream", "pattern"]
@@ -66,8 +67,9 @@ def parse_spec(
     """Parse the name of a source.
 
     Args:
-        text: a file, `/dev/video0`, `camera:0`, a URL (rtsp, rtsps, rtmp, rtmps, http, https, tcp, udp, rtp, srt),
-            the `.sdp` file of RTP streams, `-` for standard input, or `lavfi:GRAPH` for one of FFmpeg's test patterns.
+        text: a file, `/dev/video0`, `camera:0`, a URL (file, rtsp, rtsps, rtmp, rtmps, http, https, tcp, udp, rtp,
+            srt), the `.sdp` file of RTP streams, `-` for standard input, or `lavfi:GRAPH` for one of FFmpeg's test
+            patterns.
         live: `True`: read as live; `False`: read as a recording; `None`: decide by the name.
         rtsp_transport: how RTSP carries video: `tcp`, `udp`, or `auto` for TCP where the server offers it.
         verify_tls: whether servers of https, rtsps and rtmps must have a certificate that the system trusts.
@@ -82,6 +84,8 @@ def parse_spec(
         return _pipe("-", "standard input", live)
     if text.startswith("lavfi:"):
         return SourceSpec("pattern", live is not False, text[len("lavfi:") :], text, "lavfi")
+    if text.startswith(FILE_PREFIX):
+        return _parse_path(local_file(text), live)
     match = _SCHEME.match(text)
     if match is not None and (match[1].lower() in _SCHEMES or not Path(text).exists()):
         return _parse_url(text, match[1].lower(), live, rtsp_transport, verify_tls)
@@ -115,7 +119,9 @@ def redact(url: str) -> str:
 def _parse_url(text: str, scheme: str, live: bool | None, rtsp_transport: str, verify_tls: bool) -> SourceSpec:
     name = redact(text)
     if scheme not in _SCHEMES:
-        raise ValueError(f"{name}: unknown scheme {scheme}://; expected one of {', '.join(sorted(_SCHEMES))}")
+        raise ValueError(
+            f"{name}: unknown scheme {scheme}://; expected one of {', '.join(sorted({'file', *_SCHEMES}))}"
+        )
     try:
         parts = urlsplit(text)
         parts.port  # noqa: B018  (raises if it is not a number)

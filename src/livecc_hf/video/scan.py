@@ -19,6 +19,7 @@ from livecc_hf.modeling.video_file import (
     clock_start,
     find_video_stream,
     import_av,
+    local_file,
     nothing_decoded,
     open_video,
 )
@@ -63,11 +64,12 @@ def measure_duration(path: str | os.PathLike) -> float:
 
 def scan_packets(path: str | os.PathLike) -> PacketScan:
     """Scan the packets of a file's video; raises as `measure_duration`."""
+    path = local_file(path)
     try:
         stat = Path(path).stat()
     except OSError:
         stat = None  # opening the file raises the error
-    return _scan(os.fspath(path), *((stat.st_size, stat.st_mtime_ns) if stat else (0, 0)))
+    return _scan(path, *((stat.st_size, stat.st_mtime_ns) if stat else (0, 0)))
 
 
 def demuxed(container: Any, on_error: Callable[[], None] | None = None) -> Iterator[Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+
+from livecc_hf.modeling.video_file import local_file
 
 from ...utils.disk import is_disk_full
 from ..unusable import UnusableSample
@@ -63,7 +64,7 @@ def local_path(path: str, root: str | os.PathLike | None = None) -> Path:
     Raises:
         ValueError: if the path leads out of the root.
     """
-    file = expand_user(_without_scheme(path, root))
+    file = expand_user(local_file(path, root or "."))
     if root is None:
         return file
     folder = expand_user(root)
@@ -86,15 +87,6 @@ def _is_below(file: Path, folder: Path) -> bool:
             return False
         file = file.relative_to(folder.absolute())
     return ".." not in file.parts
-
-
-def _without_scheme(path: str, root: str | os.PathLike | None) -> str:
-    """Strip `file://` from a path, and unquote it unless it exists as written."""
-    if not path.startswith("file://"):
-        return path
-    plain = path.removeprefix("file://").removeprefix("localhost")
-    is_there = "%" not in plain or (Path(root or ".") / plain).exists()
-    return plain if is_there else unquote(plain)
 
 
 def _from_hub(url: str) -> Path:

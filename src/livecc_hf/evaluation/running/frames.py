@@ -24,6 +24,7 @@ from livecc_hf.modeling.video_file import (
     display_orientation,
     find_video_stream,
     frame_to_rgb,
+    local_file,
     open_video,
 )
 from livecc_hf.modeling.video_sampling import on_screen
@@ -94,7 +95,7 @@ def read_clip(
     a second is extended to one second.
 
     Args:
-        path: a video file, or a folder of frames at 3 per second.
+        path: a video file, or a folder of frames at 3 per second; a path or `file://` URL.
         start_s: start of the clip in seconds, as a player shows; `None` for the start of the video.
         end_s: end of the clip in seconds; `None` for the end of the video.
         rule: how frames are sampled.
@@ -104,6 +105,7 @@ def read_clip(
     Raises:
         VideoReadError: (a ValueError) if the file cannot be read, or has no frame in the clip.
     """
+    path = local_file(path)
     if Path(path).is_dir():
         return _read_folder(Path(path), start_s, end_s, rule, resize, pixels_per_token)
     stat = Path(path).stat()
