@@ -12,7 +12,7 @@ from livecc_hf.evaluation import JudgeOptions, export, judge, report, score
 from livecc_hf.evaluation.judging.prompt import judge_protocol
 from livecc_hf.evaluation.predictions import CommentaryRow, Header, SpokenSpan, read_rows
 from livecc_hf.evaluation.predictions.file import RowSet, write_rows
-from livecc_hf.evaluation.predictions.inf_streams import in_window, read_references, windows_named, windows_of
+from livecc_hf.evaluation.predictions.inf_streams import cut_into_windows, in_window, read_references, windows_named
 from livecc_hf.evaluation.predictions.proact_vl import record_of, seconds_of
 
 PEOPLE = [SpokenSpan(second, second + 1, "one two three") for second in range(230)]
@@ -80,16 +80,16 @@ class TestWindows:
 
     def test_windows_need_200_reference_words_and_a_commentary_that_covers_them(self):
         # The last 30 seconds are too short for a window.
-        found = windows_of(RowSet(Header("commentary"), [commentary("said")], "f"))
+        found = cut_into_windows(RowSet(Header("commentary"), [commentary("said")], "f"))
         assert [(row.key, row.begin_s, row.end_s) for row in found.rows] == [
             ("game 0-100", 0, 100),
             ("game 100-200", 100, 200),
         ]
         assert found.rows[0].pred == " ".join(f"said {second}" for second in range(100))
         few = replace(commentary("said"), reference=[SpokenSpan(*span[:2], "one") for span in PEOPLE])
-        assert windows_of(RowSet(Header("commentary"), [few], "f")).rows == []
+        assert cut_into_windows(RowSet(Header("commentary"), [few], "f")).rows == []
         # A window in which the model is silent still counts.
-        silent = windows_of(RowSet(Header("commentary"), [commentary("said", 50)], "f"))
+        silent = cut_into_windows(RowSet(Header("commentary"), [commentary("said", 50)], "f"))
         assert [(row.key, row.pred != "") for row in silent.rows] == [("game 0-100", True), ("game 100-200", False)]
 
     def test_the_file(self, tmp_path):
@@ -131,7 +131,7 @@ class TestWindows:
         ]
         rows = RowSet(Header("commentary"), parts, "f")
         given = self.people(tmp_path, [[40.5, 44, "He runs"], [44, 140.9, "He scores"]], [[150, 201, "Not shown"]])
-        (window,) = windows_of(rows, given).rows
+        (window,) = cut_into_windows(rows, given).rows
         assert (window.key, window.begin_s, window.end_s) == ("game.mp4 40-140", 40, 140)
         assert window.pred == " ".join(f"said {second}" for second in range(40, 140))
         (again,) = windows_named(rows, [window.key, window.key, "other.mp4 0-100", "nonsense"]).rows
@@ -139,13 +139,13 @@ class TestWindows:
 
     def test_the_reference_of_a_whole_game_is_cut_into_windows(self, tmp_path):
         given = self.people(tmp_path, [[0, 90, "word " * 200], [90, 300, "word"]])
-        (window,) = windows_of(RowSet(Header("commentary"), [commentary("said")], "f"), given).rows
+        (window,) = cut_into_windows(RowSet(Header("commentary"), [commentary("said")], "f"), given).rows
         assert window.key == "game 0-100"
 
     def test_a_reference_is_required(self):
         rows = RowSet(Header("commentary"), [replace(commentary("said"), reference=[])], "f")
         with pytest.raises(ValueError, match="no commentary has a reference with times"):
-            windows_of(rows)
+            cut_into_windows(rows)
 
     @pytest.mark.parametrize("content", [[[0, 1]], [[0, "x", "y"]], [[0, float("nan"), "y"]], 3, None])
     def test_references_in_another_form_are_refused(self, content, tmp_path):

@@ -161,10 +161,10 @@ class Checkpoint:
         Raises:
             ModelLoadError: if the weights cannot be loaded or do not fit, or the device or an option cannot be used.
         """
-        place = checked_device(device if device is not None else default_device())
-        options: dict[str, Any] = {"dtype": weights_dtype(dtype, place), "device_map": {"": place}}
+        target = checked_device(device if device is not None else default_device())
+        options: dict[str, Any] = {"dtype": weights_dtype(dtype, target), "device_map": {"": target}}
         if load_in_4bit:
-            options |= {"quantization_config": four_bit_config(place)}
+            options |= {"quantization_config": four_bit_config(target)}
         try:
             with hide_load_report():
                 model, report = LiveCCForConditionalGeneration.from_pretrained(
@@ -181,7 +181,7 @@ class Checkpoint:
             ) from error
         check_report(self.base, report)
         if load_in_4bit:
-            check_four_bit(self.base, model, place)
+            check_four_bit(self.base, model, target)
         return model
 
 

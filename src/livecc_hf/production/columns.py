@@ -20,7 +20,7 @@ def scores_array(scores: np.ndarray) -> pa.Array:
     return pa.array(scores, pa.float64(), mask=np.isnan(scores))
 
 
-def spoken_text(batch: pa.Table) -> list[str]:
+def spoken_texts(batch: pa.Table) -> list[str]:
     """Return the spoken text of each row: its words, joined without spaces in scripts that use none; "" if no words."""
     words = batch["words"].combine_chunks()
     if isinstance(words, pa.ChunkedArray):

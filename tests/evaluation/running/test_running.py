@@ -17,7 +17,7 @@ from livecc_hf.cli.main import main
 from livecc_hf.evaluation import RunOptions, run, score
 from livecc_hf.evaluation.predictions import CommentaryRow, read_rows
 from livecc_hf.evaluation.running.commentary import Commentator, join_as_published, resizer
-from livecc_hf.evaluation.running.frames import read_clip
+from livecc_hf.evaluation.running.frames import sample_clip
 from livecc_hf.evaluation.running.shared_vision import CandidateError, candidate_ids
 from livecc_hf.evaluation.tasks.livesports_cc import SportsEvent
 from livecc_hf.evaluation.tasks.questions import FrameRule
@@ -95,13 +95,13 @@ def test_both_modes_of_video_mme_share_a_run(benchmark, published_checkpoint, tm
     assert header.generation["answer"] == "option logits"
     assert len(header.prompt_hash) == len(header.model_revision) == 16
     row = without.rows[4]
-    clip = read_clip(videos / "data/clip2.mp4", None, None, FrameRule(), resizer(processor))
+    clip = sample_clip(videos / "data/clip2.mp4", None, None, FrameRule(), resizer(processor))
     text = "What is 1?\nA. Red.\nB. Blue.\nC. Green.\nD. None.\nPlease select the correct answer."
     _, logits = separately(make_model("mrope"), processor, clip.frames, text, "Answer:")
     expected = torch.softmax(logits[candidate_ids(processor.tokenizer, "ABCD", ": ")].double(), 0).tolist()
     assert list(row.probabilities.values()) == pytest.approx(expected, abs=1e-4)
     text = f"This video's subtitles are listed below:\nOne two three\nAccording to the video and subtitles, {text}"
-    clip = read_clip(videos / "data/clip1.mp4", None, None, FrameRule(), resizer(processor))
+    clip = sample_clip(videos / "data/clip1.mp4", None, None, FrameRule(), resizer(processor))
     _, logits = separately(make_model("mrope"), processor, clip.frames, text, "Answer:")
     expected = torch.softmax(logits[candidate_ids(processor.tokenizer, "ABCD", ": ")].double(), 0).tolist()
     assert list(with_them.rows[1].probabilities.values()) == pytest.approx(expected, abs=1e-4)

@@ -18,7 +18,7 @@ from livecc_hf.utils.reports import Say, say_to_stderr
 
 from ..predictions.file import RowFile, RowSet
 from ..predictions.header import Header
-from ..predictions.inf_streams import read_references, reference_text, windows_of
+from ..predictions.inf_streams import cut_into_windows, read_references, reference_text
 from ..predictions.published import read_commentary_file
 from ..predictions.rows import ORDERS, CommentaryRow, VerdictRow, text_hash
 from ..progress import RowProgress
@@ -132,7 +132,7 @@ def judge(
     model_rows, opponent_rows = read_commentary_file(predictions), read_commentary_file(opponent)
     if options.protocol == INF_STREAMS:
         given = None if references is None else read_references(references)
-        model_rows, opponent_rows = (windows_of(rows, given) for rows in (model_rows, opponent_rows))
+        model_rows, opponent_rows = (cut_into_windows(rows, given) for rows in (model_rows, opponent_rows))
         texts = {row.key: reference_text(row.reference) for row in model_rows.rows}
         source = model_rows.header.dataset if references is None else Path(references).name
         dataset_revision = model_rows.header.dataset_revision if references is None else None

@@ -58,7 +58,7 @@ def reference_text(spans: Sequence[SpokenSpan]) -> str:
     return "\n".join(span.text for span in spans)
 
 
-def windows_of(
+def cut_into_windows(
     rows: RowSet[CommentaryRow], references: Sequence[Reference] | None = None, min_words: int = MIN_REFERENCE_WORDS
 ) -> RowSet[CommentaryRow]:
     """Return the windows of commentaries as rows.

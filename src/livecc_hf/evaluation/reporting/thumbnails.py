@@ -39,13 +39,13 @@ def thumbnails_from(folder: VideoFolder) -> Thumbnails:
     """Return a function that makes n thumbnails of a commentary's clip, or [] if the video is missing or broken."""
 
     def make_thumbnails(row: CommentaryRow, n: int) -> list[Thumbnail]:
-        from livecc_hf.evaluation.running.frames import read_clip
+        from livecc_hf.evaluation.running.frames import sample_clip
 
         path = folder.find([f"{row.video}.mp4"])
         if path is None:
             return []
         try:
-            clip = read_clip(path, row.begin_s, row.end_s, FrameRule(n_frames=n), _small)
+            clip = sample_clip(path, row.begin_s, row.end_s, FrameRule(n_frames=n), _small)
         except (ValueError, OSError):
             return []
         return [Thumbnail(time, _jpeg(frame)) for time, frame in zip(clip.times_s, clip.frames, strict=True)]

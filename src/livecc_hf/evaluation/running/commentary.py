@@ -14,7 +14,7 @@ from ..predictions.rows import CommentaryRow, SpokenSpan
 from ..scorers.answers import LIVECC
 from ..tasks.livesports_cc import INSTRUCT, SportsEvent, query_of
 from ..tasks.questions import FrameRule
-from .frames import ClipFrames, Resize, read_clip
+from .frames import ClipFrames, Resize, sample_clip
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
@@ -165,8 +165,8 @@ def read_for(
     end_s: float | None,
     rule: FrameRule,
 ) -> ClipFrames:
-    """Read the frames of a clip in the input size of a processor's model; arguments and errors as in `read_clip`."""
-    return read_clip(path, start_s, end_s, rule, resizer(processor), processor.video_processor.pixels_per_token)
+    """Read the frames of a clip in the input size of a processor's model; arguments and errors as in `sample_clip`."""
+    return sample_clip(path, start_s, end_s, rule, resizer(processor), processor.video_processor.pixels_per_token)
 
 
 def resizer(processor: StreamingProcessor) -> Resize:

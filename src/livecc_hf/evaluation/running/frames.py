@@ -81,7 +81,7 @@ def spread(total: int, n: int) -> list[int]:
     return torch.linspace(0, total - 1, n).round().long().tolist()
 
 
-def read_clip(
+def sample_clip(
     path: str | os.PathLike,
     start_s: float | None,
     end_s: float | None,

@@ -98,7 +98,7 @@ def _figures(suite: Suite, graded: Sequence[Graded]) -> list[Figure]:
     if suite.mean_of:
         figures.append(figure_of(f"{OVERALL} (all rows alike)", graded))
     for names in suite.breakdowns:
-        for values, part in split(graded, names):
+        for values, part in group_rows(graded, names):
             label = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
             # A group can be a mean of means itself, such as OVO-Bench's "forward".
             below = suite.mean_of[suite.mean_of.index(names[-1]) + 1 :] if names[-1] in suite.mean_of else ()
@@ -106,7 +106,7 @@ def _figures(suite: Suite, graded: Sequence[Graded]) -> list[Figure]:
     return figures
 
 
-def split(graded: Sequence[Graded], names: Sequence[str]) -> list[tuple[tuple[str, ...], list[Graded]]]:
+def group_rows(graded: Sequence[Graded], names: Sequence[str]) -> list[tuple[tuple[str, ...], list[Graded]]]:
     """Return the rows by the values of the named groups, in order of first occurrence."""
     parts: dict[tuple[str, ...], list[Graded]] = defaultdict(list)
     for item in graded:

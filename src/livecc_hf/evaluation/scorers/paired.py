@@ -11,7 +11,7 @@ from ..predictions.file import RowSet
 from ..predictions.rows import MODEL, ChoiceRow, CommentaryRow, Row, VerdictRow
 from ..suites import suite_of
 from .figures import PERCENT
-from .multiple_choice import OVERALL, Graded, grade_rows, protocol_of, row_weights, split
+from .multiple_choice import OVERALL, Graded, grade_rows, group_rows, protocol_of, row_weights
 from .ratios import Ratio
 from .statistics import difference_of_ratios, two_sided_p, weighted_mean
 from .text_measures import text_ratios
@@ -135,7 +135,7 @@ def _compare_choices(
     figures = [_paired_choice(OVERALL, common, other, suite.mean_of)]
     for names in suite.breakdowns:
         if len(names) == 1:
-            for values, part in split(common, names):
+            for values, part in group_rows(common, names):
                 below = suite.mean_of[suite.mean_of.index(names[0]) + 1 :] if names[0] in suite.mean_of else ()
                 figures.append(_paired_choice(f"{names[0]}={values[0]}", part, other, below))
     return figures, len(pairs)

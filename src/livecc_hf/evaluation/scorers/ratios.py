@@ -37,7 +37,7 @@ class Ratio:
         return self.scale * np.divide(self.parts, self.wholes, out=np.zeros(len(self.parts)), where=self.wholes > 0)
 
 
-def figure_of(ratio: Ratio, clusters: Sequence[str]) -> Figure:
+def ratio_figure(ratio: Ratio, clusters: Sequence[str]) -> Figure:
     """Return a ratio as a figure with its clustered standard error."""
     value, se = ratio_of_sums(ratio.parts, ratio.wholes, clusters)
     scaled = [None if number is None else float(ratio.scale * number) for number in (value, se)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..predictions.rows import CommentaryRow
 from .figures import PERCENT, Figure
-from .ratios import Ratio, figure_of
+from .ratios import Ratio, ratio_figure
 
 NGRAM, N_REPEATS = 6, 3
 
@@ -53,7 +53,7 @@ def text_ratios(rows: Sequence[CommentaryRow]) -> list[Ratio]:
 def text_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
     """Return the ratios of `text_ratios` as figures."""
     clusters = [row.video for row in rows]
-    figures = [(ratio, figure_of(ratio, clusters)) for ratio in text_ratios(rows)]
+    figures = [(ratio, ratio_figure(ratio, clusters)) for ratio in text_ratios(rows)]
     return [
         replace(figure, n_correct=int(ratio.parts.sum())) if figure.unit == PERCENT else figure
         for ratio, figure in figures
@@ -63,5 +63,5 @@ def text_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
 def share(name: str, values: Sequence[bool], clusters: Sequence[str]) -> Figure:
     """Return the share of rows whose value is true, in percent."""
     numbers = np.array(values, dtype=float)
-    figure = figure_of(Ratio(name, numbers, np.ones(len(numbers))), clusters)
+    figure = ratio_figure(Ratio(name, numbers, np.ones(len(numbers))), clusters)
     return replace(figure, n_correct=int(numbers.sum()))

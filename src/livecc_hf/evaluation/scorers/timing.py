@@ -14,7 +14,7 @@ import numpy as np
 
 from ..predictions.rows import CommentaryRow, SpokenSpan
 from .figures import Figure
-from .ratios import Ratio, figure_of
+from .ratios import Ratio, ratio_figure
 from .statistics import ratio_of_sums
 from .text_measures import NGRAM, n_words, normalised_words
 
@@ -209,7 +209,7 @@ def timing_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
     """Return all timing figures of commentaries with turns and a reference with times."""
     clusters = [row.video for row in rows]
     row_lags = [lags(row.turns, row.reference) for row in rows]
-    ratios = {item.name: figure_of(item, clusters) for item in _ratios(rows, row_lags)}
+    ratios = {item.name: ratio_figure(item, clusters) for item in _ratios(rows, row_lags)}
     for name, floor in _always_speaking(rows, clusters).items():
         ratios[name] = replace(ratios[name], floor=floor, floor_answer="always speaking")
     figures = list(ratios.values())
@@ -225,7 +225,7 @@ def timing_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
 def _always_speaking(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> dict[str, float | None]:
     """Return the values that a commentary gets that speaks all the time, by figure name."""
     constant = [replace(row, turns=[SpokenSpan(row.begin_s, row.end_s, "x")]) for row in rows]
-    figures = [figure_of(item, clusters) for item in (*_speaking_ratios(constant), _onset_ratio(constant))]
+    figures = [ratio_figure(item, clusters) for item in (*_speaking_ratios(constant), _onset_ratio(constant))]
     return {item.name: item.value for item in figures if item.name != "silence kept"}
 
 

@@ -14,7 +14,7 @@ import torch
 from livecc_hf.evaluation.predictions.rows import CommentaryRow, SpokenSpan
 from livecc_hf.evaluation.scorers.events import event_ratios
 from livecc_hf.evaluation.scorers.figures import Figure
-from livecc_hf.evaluation.scorers.ratios import figure_of
+from livecc_hf.evaluation.scorers.ratios import ratio_figure
 from livecc_hf.modeling.grammar import FRAME_STEP_S
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, narrate
 from livecc_hf.tiny.rendering import write_video
@@ -63,7 +63,7 @@ class Evaluation:
         """Return event recall, event precision and the share of quiet turns kept silent, with errors by clip."""
         clips = [str(number) for number in range(len(self.by_clip))]
         ratios = event_ratios([score.counts() for score in self.by_clip])
-        return {ratio.name: figure_of(ratio, clips) for ratio in ratios}
+        return {ratio.name: ratio_figure(ratio, clips) for ratio in ratios}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ...utils.counts import check_counts
 from ...utils.extras import require_extra
-from ..columns import scores_array, spoken_text, with_column
+from ..columns import scores_array, spoken_texts, with_column
 from .base import StageResult, split
 from .model import ModelStage
 
@@ -84,7 +84,7 @@ class Language(ModelStage):
 
     def __call__(self, batch: pa.Table) -> StageResult:
         """Score a batch in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
-        found = [self.score(text) for text in spoken_text(batch)]
+        found = [self.score(text) for text in spoken_texts(batch)]
         scores = np.array([score for score, _ in found], np.float64)
         reasons = np.full(len(batch), None, dtype=object)
         reasons[scores < self.min_score] = "other_language"

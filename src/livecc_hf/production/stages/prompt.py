@@ -15,7 +15,7 @@ from ...endpoints.answer_cache import AnswerCache
 from ...endpoints.chat import ChatEndpoint, EndpointError, RetryLimits
 from ...endpoints.failures import EndpointFailures
 from ...utils.counts import check_counts
-from ..columns import spoken_text, texts, with_column
+from ..columns import spoken_texts, texts, with_column
 from ..watchdog import items_done
 from .base import StageResult, split
 from .model import ModelStage
@@ -141,7 +141,7 @@ class Prompt(ModelStage):
             OSError: if the cache cannot be written.
         """
         self.open()
-        outcomes = self.judge(spoken_text(batch), texts(batch, "title"))
+        outcomes = self.judge(spoken_texts(batch), texts(batch, "title"))
         reasons = np.full(len(batch), None, dtype=object)
         details: list[str | None] = [None] * len(batch)
         queries: list[str | None] = [None] * len(batch)

@@ -13,7 +13,7 @@ from ...captions.segmentation import word_pieces
 from ...modeling.grammar import tokenize
 from ...utils.counts import check_counts
 from ...utils.text import one_line
-from ..columns import scores_array, spoken_text, texts, with_column
+from ..columns import scores_array, spoken_texts, texts, with_column
 from ..watchdog import items_done
 from .base import StageResult, split
 from .model import ModelStage, choose_device, choose_dtype, device_option, dtype_option, load_pretrained
@@ -135,7 +135,7 @@ class TextLoss(ModelStage):
             RuntimeError: if the device fails, as when memory runs out for a single clip.
         """
         previous = texts(batch, "previous") if self.use_previous else [""] * len(batch)
-        losses, details = self.losses(spoken_text(batch), texts(batch, "title"), previous)
+        losses, details = self.losses(spoken_texts(batch), texts(batch, "title"), previous)
         reasons = np.full(len(batch), None, dtype=object)
         reasons[losses < self.min_loss] = "loss_too_low"
         reasons[losses > self.max_loss] = "loss_too_high"

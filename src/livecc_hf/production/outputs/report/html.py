@@ -23,7 +23,7 @@ def anchor(*names: str) -> str:
     return text("-".join(names).replace(" ", "_"))
 
 
-def clock(seconds: float) -> str:
+def player_time(seconds: float) -> str:
     """Return a time as a player shows it, such as "1:02.5"."""
     tenths = round(10 * seconds)
     minutes, rest = divmod(tenths, 600)

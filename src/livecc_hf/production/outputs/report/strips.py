@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .charts import Distribution
-from .html import clock, number, text
+from .html import number, player_time, text
 from .pictures import Picture, Strip, link_to
 from .samples import ReportSample
 
@@ -32,7 +32,7 @@ def show_sample(
     """
     end_s = sample.end_s if sample.end_s is not None else strip.end_s
     link = link_to(sample.video, folder, sample.start_s, end_s if sample.is_clip else None)
-    span = "" if end_s is None else f"{clock(sample.start_s)} to {clock(end_s)}"
+    span = "" if end_s is None else f"{player_time(sample.start_s)} to {player_time(end_s)}"
     play = f'<a class="play" href="{text(link)}">▶ play</a>' if link else ""
     bars = "".join(_measure(*measure) for measure in measures)
     shown = {name for name, *_ in measures}
@@ -92,7 +92,7 @@ def _timeline(sample: ReportSample, strip: Strip, end_s: float, folder: Path) ->
 
 
 def _frame(sample: ReportSample, picture: Picture, end_s: float, folder: Path) -> str:
-    time = f"<time>{clock(picture.time_s)}</time>"
+    time = f"<time>{player_time(picture.time_s)}</time>"
     if picture.source is None:
         return f'<span class="frame none">no picture{time}</span>'
     faces = [face for face in sample.faces if abs(face["time_s"] - picture.time_s) < _NEAR_S]
@@ -107,7 +107,7 @@ def _frame(sample: ReportSample, picture: Picture, end_s: float, folder: Path) -
         f'<b style="left:{100 * face["left"]:.1f}%;top:{100 * face["top"]:.1f}%">{face["score"]:+.1f}</b>'
         for face in faces
     )
-    label = f"At {clock(picture.time_s)}" + (f", {len(faces)} face(s)" if faces else "")
+    label = f"At {player_time(picture.time_s)}" + (f", {len(faces)} face(s)" if faces else "")
     width, height = picture.size_px
     image = f'<img src="{picture.source}" alt="{label}" width="{width}" height="{height}" decoding="async">'
     inner = f"{image}{boxes}{scores}{time}"

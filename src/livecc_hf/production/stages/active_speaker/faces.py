@@ -13,7 +13,7 @@ import numpy as np
 from ....utils.extras import require_extra
 from ....utils.text import one_line
 from ..model import load_pretrained
-from .hub_files import find_file
+from .hub_files import find_weights
 
 MIN_SCORE = 0.5
 _MAX_OVERLAP = 0.4  # IoU above which the face with the lower score is dropped
@@ -52,7 +52,7 @@ def load_detector(source: str, device: str) -> FaceDetector:
     is_onnx = source.endswith(_ONNX) or (path.is_dir() and not (path / "config.json").is_file())
     if not is_onnx:
         return _TransformersDetector(source, device)
-    file = find_file(source, (_ONNX,), "active_speaker.detector", "a face detector (YuNet or SCRFD)")
+    file = find_weights(source, (_ONNX,), "active_speaker.detector", "a face detector (YuNet or SCRFD)")
     session = _session(file, device)
     names = [item.name for item in session.get_outputs()]
     if {"cls_8", "obj_8", "bbox_8"} <= set(names):

@@ -8,7 +8,7 @@ from pathlib import Path
 from ....utils.text import one_line
 
 
-def find_file(source: str, suffixes: Sequence[str], option: str, what: str) -> Path:
+def find_weights(source: str, suffixes: Sequence[str], option: str, what: str) -> Path:
     """Return the local path of a file, downloaded from the Hub if needed.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ....utils.text import one_line
-from .hub_files import find_file
+from .hub_files import find_weights
 from .networks import LightAsd, LrAsd, SpeakerNetwork
 
 _SUFFIXES = (".safetensors", ".model")
@@ -24,7 +24,7 @@ def load_network(source: str) -> SpeakerNetwork:
     Raises:
         ValueError: if there is no such file, or it holds other weights.
     """
-    file = find_file(source, _SUFFIXES, "active_speaker.model", "Light-ASD's or LR-ASD's weights")
+    file = find_weights(source, _SUFFIXES, "active_speaker.model", "Light-ASD's or LR-ASD's weights")
     weights = {name: value for name, value in _read(file).items() if not name.startswith(_UNUSED)}
     network = LrAsd() if any(name.startswith("model.detector.") for name in weights) else LightAsd()
     try:
