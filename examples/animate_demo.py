@@ -20,12 +20,13 @@ from livecc_hf.rendering.overlay import burn_captions
 
 def pictures_of(video: Path, fps: float, width_px: int) -> list[Image.Image]:
     """Return `fps` pictures per second of a video, resized to `width_px`."""
-    pictures = []
+    pictures: list[Image.Image] = []
     with av.open(str(video)) as container:
         for frame in container.decode(video=0):
             if frame.time >= len(pictures) / fps:
                 image = frame.to_image()
-                pictures.append(image.resize((width_px, round(image.height * width_px / image.width)), Image.LANCZOS))
+                size = width_px, round(image.height * width_px / image.width)
+                pictures.append(image.resize(size, Image.Resampling.LANCZOS))
     return pictures
 
 
@@ -41,6 +42,7 @@ def animate(out: Path, video: Path, model_name: str | Path, fps: float = 6, widt
 
 
 def main() -> None:
+    """Write the animation that the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="file to write, .webp or .gif")
     parser.add_argument("--video", type=Path, default=demo_clip_path())

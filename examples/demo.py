@@ -42,6 +42,7 @@ def commentate(model, processor, clip: Path, events: list[dict], paced: bool):
 
 
 def main() -> None:
+    """Comment on the bundled clip, and write the captions and a contact sheet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fast", action="store_true", help="run at the model's speed instead of the clip's")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the files written")

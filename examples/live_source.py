@@ -23,6 +23,7 @@ stream = model.start_stream(processor)
 
 
 def show(segment, lag_s=None):
+    """Print a segment, and how late it came in seconds, if known."""
     late = "" if lag_s is None else f"  [{lag_s:.1f} s behind]"
     print(f"{segment.start_s:6.1f} s  {segment.text or '(silence)'}{late}", flush=True)
 

@@ -226,9 +226,9 @@ def warm_up(
         optimizer.zero_grad()
         loss.backward()
         if world_size > 1:
-            for parameter in network.parameters():
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= world_size
+            for gradient in (parameter.grad for parameter in network.parameters() if parameter.grad is not None):
+                dist.all_reduce(gradient)
+                gradient /= world_size
         optimizer.step()
         schedule.step()
         if rank == 0 and (step % 50 == 0 or step == n_steps - 1):
@@ -239,7 +239,7 @@ def main() -> None:
     """Build processor and model, warm up the vision tower, and save a model folder."""
     if len(sys.argv) not in (2, 3):
         sys.exit("usage: warmup.py OUT_FOLDER [BACKBONE]")
-    start(Path(sys.argv[1]), *sys.argv[2:])
+    start(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) == 3 else DEFAULT_BACKBONE)
 
 
 def start(out: Path, backbone: str = DEFAULT_BACKBONE, n_steps: int = N_STEPS) -> None:
