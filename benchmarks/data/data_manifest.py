@@ -32,32 +32,28 @@ _MUSIC_SHARE = 0.01
 
 @dataclass(frozen=True)
 class ManifestCounts:
-    """Sizes of a manifest: videos, caption lines and their words, hours of video, file size in 1e6 bytes."""
+    """Sizes of a manifest."""
 
     videos: int
     caption_lines: int
-    words: int
-    hours: float
-    mb: float
+    hours: float  # of video
 
 
 def write_manifest(path: Path, n_lines: int, seed: int = 0) -> ManifestCounts:
     """Write videos with `n_lines` caption lines in all; the same seed gives the same bytes."""
     with gzip.open(_CAPTIONS, "rt", encoding="utf-8") as file:
         english = [text for line in file for _, _, text in json.loads(line)["subtitles"]]
-    videos = lines = words = 0
-    hours = 0.0
+    videos, lines, hours = 0, 0, 0.0
     with path.open("w", encoding="utf-8") as file:
         for row in _videos(np.random.default_rng(seed), english):
             row["subtitles"] = row["subtitles"][: n_lines - lines]
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             videos += 1
             lines += len(row["subtitles"])
-            words += sum(text.count(" ") + 1 for _, _, text in row["subtitles"])
             hours += row["duration_s"] / 3600
             if lines >= n_lines:
                 break
-    return ManifestCounts(videos, lines, words, round(hours, 1), round(path.stat().st_size / 1e6, 1))
+    return ManifestCounts(videos, lines, round(hours, 1))
 
 
 def _videos(random: np.random.Generator, english: list[str]) -> Iterator[dict[str, Any]]:

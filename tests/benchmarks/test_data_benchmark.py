@@ -29,23 +29,15 @@ def test_a_manifest_has_as_many_lines_as_asked_for_and_the_same_each_time(load, 
 
 def test_a_run_is_measured_with_its_processes(load, tmp_path):
     """Reads, cuts and writes for real; the workers' time and memory count."""
-    runs = load("data")
     counts = load("data_manifest").write_manifest(tmp_path / "m.jsonl", 3000)
-    run = runs.run_build(tmp_path / "m.jsonl", tmp_path / "out", workers=1)
+    run = load("data").run_build(tmp_path / "m.jsonl", tmp_path / "out", workers=1)
     shards = list((tmp_path / "out/dataset/data").glob("*.parquet"))
-    assert run.clips == sum(pq.read_metadata(shard).num_rows for shard in shards) > 0
-    assert [stage["name"] for stage in run.stages] == ["input", *runs.STAGES.split(",")]
-    assert run.stages[0]["items_in"] == counts.videos
-    assert 0 < run.units_s < run.wall_s
-    assert run.cpu_s > 0.3 and 50 < run.peak_mb < 2000
-
-
-def test_a_profile_names_stages(load, tmp_path):
-    runs = load("data")
-    load("data_manifest").write_manifest(tmp_path / "m.jsonl", 6000)
-    profile = runs.run_profile(tmp_path / "m.jsonl", tmp_path / "out")
-    assert {"stage language", "stage captions", "reading the manifest", "writing the dataset"} <= set(profile["stages"])
-    assert sum(profile["stages"].values()) == pytest.approx(1, abs=0.02)
+    assert run["clips"] == sum(pq.read_metadata(shard).num_rows for shard in shards) > 0
+    assert run["items"]["reading the manifest"] == counts.videos > run["items"]["stage language"] > 0
+    assert {"stage language", "stage captions", "writing the dataset", "report"} <= set(run["parts_s"])
+    assert 0 < run["units_s"] < sum(run["parts_s"].values())
+    assert min(run["parts_s"].values()) > 0  # one worker: the parts make the whole
+    assert run["cpu_s"] > 0.3 and 50 < run["peak_mb"] < 2000 and run["dataset_mb"] > 0
 
 
 def test_a_run_that_fails_says_why(load, tmp_path):
@@ -55,20 +47,17 @@ def test_a_run_that_fails_says_why(load, tmp_path):
 
 def test_the_table_takes_off_what_does_not_grow_with_the_input(load):
     data, counts_of = load("data"), load("data_manifest").ManifestCounts
-    counts, unit = counts_of(1000, 0, 0, 50.0, 0.0), counts_of(100, 0, 0, 5.0, 0.0)
-    stages = [{"name": "captions", "items_in": 900}]
-    profiles = (
-        {"cpu_s": 20.0, "stages": {"stage captions": 0.5, "report": 0.5}},
-        {"cpu_s": 10.0, "stages": {"stage captions": 0.1, "report": 0.9}},
-    )
-    run = data.BuildRun(9.0, 8.0, 21.0, 100.0, 2000, stages, 10.0)
-    table = data.table_of(profiles, run, counts, unit)
-    captions, report, *models = table["rows"]
-    assert captions["core_hours"] == 27.78 and captions["items"] == 9_000_000  # 9 s for 900 videos: 0.01 s each
-    assert report["core_hours"] == round(1 / 900 * 1e7 / 3600, 2) and report["in_one_process"]
+    counts, unit = counts_of(1000, 0, 50.0), counts_of(100, 0, 5.0)
+    least = {"parts_s": {"stage captions": 1.0, "report": 9.0}}
+    whole = {"parts_s": {"stage captions": 10.0, "report": 10.0}, "items": {"stage captions": 900}}
+    table = data.table_of(whole | {"clips": 2000, "dataset_mb": 10.0}, least, counts, unit)
+    captions, report = table["rows"]
+    assert captions["core_hours"] == pytest.approx(27.78, abs=0.01)  # 9 s for 900 videos: 0.01 s each
+    assert captions["items"] == 9_000_000 and not captions["in_one_process"]
+    assert report["core_hours"] == pytest.approx(1 / 900 * 1e7 / 3600) and report["in_one_process"]
     assert table["clips"] == 20_000_000 and table["dataset_gb"] == 100
-    assert table["wall_hours"]["16"] == pytest.approx(27.78 / 16 + 3.09, abs=0.01)
-    assert not any(row["measured"] for row in models)
+    assert table["core_hours"] == pytest.approx(27.78 + 3.09, abs=0.01)
+    assert table["core_hours_in_one_process"] == report["core_hours"]
 
 
 def test_the_recorded_results_meet_the_targets():
@@ -77,8 +66,18 @@ def test_the_recorded_results_meet_the_targets():
     pipeline = result["pipeline"]
     assert [target["met"] for target in result["targets"]] == [True]
     assert pipeline["clips_per_s_per_core"] == pytest.approx(pipeline["clips"] / pipeline["cpu_s"], rel=0.01)
-    hours = [row["core_hours"] for row in result["ten_million_videos"]["rows"] if row["measured"]]
-    assert sum(hours) == pytest.approx(result["ten_million_videos"]["core_hours"], abs=0.2)
+    table = result["ten_million_videos"]
+    assert sum(row["core_hours"] for row in table["rows"]) == pytest.approx(table["core_hours"], abs=0.01)
+
+
+def test_the_page_says_what_ten_million_videos_take():
+    page = (BENCHMARKS.parents[1] / "docs/data-production.md").read_text()
+    table = json.loads((BENCHMARKS.parent / "results/data.json").read_text())["ten_million_videos"]
+    for row in table["rows"]:
+        by = "one process" if row["in_one_process"] else "all processes"
+        assert f"| {row['what']} | {row['items'] / 1e6:.1f} M | {row['core_hours']:.2f} | {by} |" in page
+    assert f"would take {table['core_hours']:.1f} core hours" in page
+    assert f"run in one process take {table['core_hours_in_one_process']:.2f} hours" in page
 
 
 def test_the_recorded_results_are_of_a_quiet_machine():
@@ -93,7 +92,7 @@ def test_the_whole_script_in_small(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "data.py"), "--small", "--output", str(tmp_path / "data.json")]
     subprocess.run(command, env=environment, capture_output=True, check=True, timeout=600)
     result = json.loads((tmp_path / "data.json").read_text())
-    assert result["pipeline"]["peak_mb"] < result["pipeline"]["peak_limit_mb"] and result["pipeline"]["clips"] > 0
+    assert result["pipeline"]["peak_mb"] > 50 and result["pipeline"]["clips"] > 0
     assert {"local, 1", "local, 2", "ray, 1", "ray, 2"} <= set(result["engines"])
     assert result["ten_million_videos"]["core_hours"] > 0
 
