@@ -1,6 +1,7 @@
 """The sides that `streaming.py` compares, and the clock that splits their turns into parts."""
 
 import contextlib
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +38,6 @@ class TurnTimes:
 
     turn_s: float
     cpu_s: float  # of this process; other work on the machine affects it less
-    first_token_s: float
     parts_s: dict[str, float]  # of each of `PARTS`; nested time counts for the inner part
     token_ids: list[int]
 
@@ -53,12 +53,12 @@ class Clock:
     def enter(self, part: str) -> None:
         """Begin a part; the part around it stops counting until :meth:`leave`."""
         self._open.append(part)
-        self._marks.append((self._now(), part))
+        self._mark()
 
-    def leave(self) -> None:
+    def leave(self, *_: Any) -> None:
         """End the part begun last."""
         self._open.pop()
-        self._marks.append((self._now(), self._open[-1] if self._open else "rest"))
+        self._mark()
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -70,45 +70,30 @@ class Clock:
             self.leave()
 
     @contextlib.contextmanager
-    def timing(
-        self, modules: dict[torch.nn.Module, Callable[[], str]], *methods: tuple[Any, str, str]
-    ) -> Iterator[None]:
-        """Time forward passes and methods in a block.
-
-        Args:
-            modules: module -> function that returns the part of a forward pass.
-            *methods: (object, method's name, part).
-        """
+    def timing(self, modules: dict[torch.nn.Module, Callable[[], str]], *methods: tuple[Any, str, str]) -> Iterator:
+        """Time in a block forward passes, whose parts functions name, and methods (object, name, part)."""
         with contextlib.ExitStack() as stack:
             for module, part in modules.items():
-                before = module.register_forward_pre_hook(lambda *_, part=part: self.enter(part()))
-                after = module.register_forward_hook(lambda *_: self.leave())
-                stack.callback(before.remove)
-                stack.callback(after.remove)
+                stack.callback(module.register_forward_pre_hook(lambda *_, part=part: self.enter(part())).remove)
+                stack.callback(module.register_forward_hook(self.leave).remove)
             for owner, name, part_name in methods:
                 stack.enter_context(patch.object(owner, name, self.part(part_name)(getattr(owner, name))))
             yield
 
     def measure(self, turn: Callable[[], list[int]]) -> TurnTimes:
         """Run a turn and return its times."""
-        self._marks, self._open = [], []
+        self._marks.clear()
         turn_s, cpu_s, token_ids = times_of(self.part("rest")(turn))
         parts_s = dict.fromkeys(PARTS, 0.0)
-        for (at, part), (until, _) in zip(self._marks, self._marks[1:], strict=False):
-            parts_s[part] += self._seconds(at, until)
-        decoding = [at for at, part in self._marks if part == "decode_tokens"]
-        first_token_s = self._seconds(self._marks[0][0], decoding[0]) if decoding else turn_s
-        return TurnTimes(turn_s, cpu_s, first_token_s, parts_s, token_ids)
+        for (at, part), (until, _) in itertools.pairwise(self._marks):
+            parts_s[part] += at.elapsed_time(until) / 1000 if self._on_cuda else until - at
+        return TurnTimes(turn_s, cpu_s, parts_s, token_ids)
 
-    def _now(self) -> Any:
-        if not self._on_cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def _seconds(self, at: Any, until: Any) -> float:
-        return at.elapsed_time(until) / 1000 if self._on_cuda else until - at
+    def _mark(self) -> None:
+        at: Any = torch.cuda.Event(enable_timing=True) if self._on_cuda else time.perf_counter()
+        if self._on_cuda:
+            at.record()
+        self._marks.append((at, self._open[-1] if self._open else ""))
 
 
 class EngineSide:

@@ -57,10 +57,10 @@ def test_all_sides_run_and_say_the_same(options, names, tmp_path):
         turns = {side: found["turns"] for side, found in result["sides"].items()}
         assert turns == {"engine": 4, "engine_windowed": 6, "generate": 4}
         for side, found in result["sides"].items():
-            parts = {part: seconds["median"] for part, seconds in found["parts_s"].items()}
-            assert (parts.pop("evict") > 0) is (side == "engine_windowed")
-            assert min(parts.values()) > 0, (name, parts)
-            assert 0 < found["first_token_s"]["median"] < found["turn_s"]["median"]
+            parts_s = found["parts_s"]
+            assert (parts_s.pop("evict") > 0) is (side == "engine_windowed")
+            assert min(parts_s.values()) > 0, (name, parts_s)
+            assert max(parts_s.values()) < found["turn_s"]["median"]
         assert result["same_tokens"] or result["case"]["bf16"]  # in bfloat16 the order of sums shows
         is_reference = name not in ("mid-size-qwen2_5_vl", "mid-size-qwen3_vl")
         assert result["turns_compared"] == (4 if is_reference else 1)
@@ -118,29 +118,27 @@ def test_the_parts_of_a_turn_make_the_turn(sides, load_frames):
             times = clock.measure(lambda s=side: s.turn(load_frames("live_cc")[:6]))
         assert 0.5 * times.turn_s < sum(times.parts_s.values()) <= times.turn_s
         assert min(seconds for part, seconds in times.parts_s.items() if part != "evict") > 0
-        assert times.parts_s["vision"] < times.first_token_s < times.turn_s
     assert not stock.model._forward_hooks
 
 
 def test_other_tokens_and_missed_targets_are_said(load):
     streaming = load("streaming")
-    case = replace(streaming.CASES["mid-size"], windowed_turns=240)
+    case = streaming.CASES["mid-size"]
     met = {
         "engine_to_generate": 0.75,
         "windowed_to_generate_last_turns": 0.36,
         "windowed_evict_share_last_turns": 0.05,
         "windowed_growth": 1.1,
-        "windowed_growth_turns": [[21, 30], [51, 60]],
         "same_tokens": True,
     }
-    assert [target["met"] for target in streaming.targets(case, met, "cpu")] == [True] * 5
+    assert [target["met"] for target in streaming.targets(case, met, on_cuda=False)] == [True] * 5
     missed = {name: value + 0.01 if isinstance(value, float) else value for name, value in met.items()}
     missed["same_tokens"] = False
-    assert [target["met"] for target in streaming.targets(case, missed, "cpu")] == [False] * 5
+    assert [target["met"] for target in streaming.targets(case, missed, on_cuda=False)] == [False] * 5
     tiny = replace(case, name="livecc-tiny")
-    assert [target["met"] for target in streaming.targets(tiny, met, "cpu")] == [False, True, True, True]
-    short = replace(case, windowed_turns=60)  # too few turns to say that the time no longer grows
-    assert [target["met"] for target in streaming.targets(short, missed, "cpu")] == [False] * 4
+    assert [target["met"] for target in streaming.targets(tiny, met, on_cuda=False)] == [False, True, True, True]
+    del missed["windowed_growth"]  # too few turns to say that the time no longer grows
+    assert [target["met"] for target in streaming.targets(case, missed, on_cuda=False)] == [False] * 4
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -149,9 +147,9 @@ def test_each_backbone_is_held_to_the_same(backbone, load):
     case = streaming.backbone_case(backbone)
     ratios = {"engine_to_generate": 0.75, "windowed_to_generate_last_turns": 0.40}
     met = {**ratios, "windowed_evict_share_last_turns": 0.05, "same_tokens": True}
-    assert [target["met"] for target in streaming.targets(case, met, "cpu")] == [True] * 4
+    assert [target["met"] for target in streaming.targets(case, met, on_cuda=False)] == [True] * 4
     missed = {name: value + 0.01 for name, value in met.items()} | {"same_tokens": False}
-    assert [target["met"] for target in streaming.targets(case, missed, "cpu")] == [False] * 4
+    assert [target["met"] for target in streaming.targets(case, missed, on_cuda=False)] == [False] * 4
 
 
 def test_without_cuda_the_large_model_is_skipped(load, capsys):
