@@ -15,30 +15,36 @@ median over the steps after the first, from the end of one step to the end of th
 import statistics
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from trl import SFTConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import Measured, Run, at_most, benchmark, in_child
+from harness import Measured, Run, at_most, benchmark, in_child, rounded
 from models import SHAPES, stock_model, synthetic_commentary
-from trainers import TRAINING_OPTIONS, StepRecorder, StoredSample, packed_trainer
 
+from livecc_hf.acceleration.vision import use_lean_vision
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.loading import load_model, load_processor
 from livecc_hf.checkpoints.shapes import shape_config, shape_processor
 from livecc_hf.data.batches.collator import CommentaryCollator
+from livecc_hf.data.batches.loader import BatchLoader
 from livecc_hf.data.batches.packing import plan_packs
-from livecc_hf.data.dataset import open_data
-from livecc_hf.data.samples.sample import EncodeOptions
+from livecc_hf.data.dataset import DataPart, TrainingData, open_data
+from livecc_hf.data.samples.sample import EncodeOptions, Sample
 from livecc_hf.data.sources import tiny  # noqa: F401  (registers itself)
 from livecc_hf.modeling import LiveCCForConditionalGeneration
+from livecc_hf.training.model.packed_attention import use_packed_attention
 from livecc_hf.training.model.parts import set_trainable
+from livecc_hf.training.trainer import LiveCCTrainer
 
 SIDES = ("ours", "straightforward")
 MAX_MEMORY_RATIO, MAX_TIME_RATIO = 1 / 3, 2 / 3
@@ -47,6 +53,20 @@ CHILD_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # The C library returns freed blocks above 1 MB at once, so that resident memory is memory in use.
     "MALLOC_MMAP_THRESHOLD_": str(2**20),
+}
+TRAINING_OPTIONS: dict[str, Any] = {
+    "per_device_train_batch_size": 1,
+    "lr_scheduler_type": "constant",
+    "optim": "adamw_torch_fused",
+    "max_grad_norm": 1.0,
+    "gradient_checkpointing": True,
+    "gradient_checkpointing_kwargs": {"use_reentrant": False},
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "remove_unused_columns": False,
+    "seed": 0,
 }
 FRAME_PATCHES = 16  # along a side of the synthetic samples' frames: 224 pixels, 64 tokens a frame pair
 
@@ -90,27 +110,36 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
     processor.save_pretrained(folder / "model")
     torch.save(samples, folder / "samples.pt")
     lengths = np.array([len(sample["input_ids"]) for sample in samples])
-    rows = plan_packs(lengths, case.row_tokens, seed=0).row_lengths(lengths).tolist()
-    share = sum(int((sample["labels"] != -100).sum()) for sample in samples) / int(lengths.sum())
-    found = {"parameters": model.num_parameters(), "tokens_per_step": int(lengths.sum()), "supervised_share": share}
-    return found | {"sample_tokens": lengths.tolist(), "packed_row_tokens": rows}
+    return {
+        "parameters": model.num_parameters(),
+        "sample_tokens": lengths.tolist(),
+        "packed_row_tokens": plan_packs(lengths, case.row_tokens, seed=0).row_lengths(lengths).tolist(),
+        "supervised_tokens": sum(int((sample["labels"] != -100).sum()) for sample in samples),
+    }
 
 
-def resident_mb(field: str = "VmRSS") -> float:
-    """Return a field of /proc/self/status in 1e6 bytes; a child would inherit `ru_maxrss` from its parent."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError(f"/proc/self/status holds no {field}: this benchmark needs Linux")
+class StoredSample(Sample):
+    """An encoded sample as an item of training data, so that training is measured without decoding."""
+
+    def encode(self, *_: Any) -> Sample:
+        """Return the sample itself."""
+        return self
 
 
-def reset_peak() -> bool:
-    """Reset VmHWM to what is resident now; return whether the system allows it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
+def packed_trainer(model, processor, samples: list[StoredSample], row_tokens: int, **options: Any) -> LiveCCTrainer:
+    """Return our trainer as `livecc train` prepares it, over packed rows, with all samples in every step."""
+    use_lean_vision(model.model.visual)
+    use_packed_attention(model)
+    items: Any = samples
+    data = TrainingData([DataPart("stored", {}, items, 1)], processor, EncodeOptions())
+    packs = plan_packs(np.array([sample.n_tokens for sample in samples]), row_tokens, seed=0)
+    pad_id = processor.tokenizer.pad_token_id
+    loader = BatchLoader(data, packs, CommentaryCollator(model.config, pad_id, images_as_videos=True))
+    own = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    arguments = SFTConfig(**TRAINING_OPTIONS, **own, **options, gradient_accumulation_steps=len(packs))
+    return LiveCCTrainer(
+        model=model, args=arguments, data_collator=loader, train_dataset=loader.dataset(), processing_class=processor
+    )
 
 
 def straightforward_trainer(model, samples: list[StoredSample], **options: Any) -> Trainer:
@@ -131,6 +160,25 @@ def straightforward_trainer(model, samples: list[StoredSample], **options: Any) 
     )
 
 
+class StepClock(TrainerCallback):
+    """Notes when training begins and when each step ends."""
+
+    def __init__(self) -> None:
+        self.marks_s: list[float] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Note the time."""
+        self.marks_s.append(time.perf_counter())
+
+    on_train_begin = on_step_end
+
+
+def resident_mb(field: str) -> float:
+    """Return a field of /proc/self/status in 1e6 bytes; a child would inherit `ru_maxrss` from its parent."""
+    values = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(values[field].split()[0]) * 1024 / 1e6
+
+
 def run_side(side: str, row_tokens: int, folder: Path, steps: int) -> dict[str, Any]:
     """Train one side in this process and return its times, losses and memory."""
     samples = [StoredSample(inputs) for inputs in torch.load(folder / "samples.pt")]
@@ -146,57 +194,41 @@ def run_side(side: str, row_tokens: int, folder: Path, steps: int) -> dict[str, 
             trainer = straightforward_trainer(model, samples, **options)
             trainer.model.model.visual.requires_grad_(False)
         del model
-        trainer.add_callback(recorder := StepRecorder())
-        weights = list(trainer.model.parameters())
-        for weight in weights:
+        trainer.add_callback(clock := StepClock())
+        for weight in trainer.model.parameters():
             weight.data.sum()  # pages of a mapped file become resident only when touched
-        was_reset, loaded_mb = reset_peak(), resident_mb()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
+        loaded_mb = resident_mb("VmRSS")
         trainer.train()
-    found = {"wall_s": recorder.wall_s[1:], "cpu_s": recorder.cpu_s[1:], "losses": recorder.losses}
-    return found | {
-        "loaded_mb": loaded_mb,
+    return {
+        "steps_s": [end - begin for begin, end in pairwise(clock.marks_s)][1:],
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
         "peak_above_loaded_mb": resident_mb("VmHWM") - loaded_mb,
-        "peak_was_reset": was_reset,
-        "weights_mb": sum(weight.numel() * weight.element_size() for weight in weights) / 1e6,
-        "gradients_and_optimizer_mb": 12 * sum(weight.numel() for weight in weights if weight.requires_grad) / 1e6,
         "rows_per_step": trainer.args.gradient_accumulation_steps,
-        "threads": torch.get_num_threads(),
     }
 
 
 def measure(case: Case, run: Run, rounds: int, steps: int) -> dict[str, Any]:
-    """Run both sides of a case alternately, and compare them."""
+    """Run both sides of a case alternately; compare median times, largest memory, and losses of the first round."""
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as name:
-        facts = prepare(case, Path(name))
+        found: dict[str, Any] = {"samples": prepare(case, Path(name))}
         for number in range(rounds):
             for side in SIDES if number % 2 == 0 else SIDES[::-1]:
-                found = in_child(run_side, side, case.row_tokens, Path(name), steps, environment=CHILD_ENVIRONMENT)
-                runs[side].append(found)
-                run.tell(f"  round {number + 1}, {side}: {[round(s, 2) for s in found['wall_s']]} s")
-    ours, other = sides = [summary(runs[side]) for side in SIDES]
-    differences = [abs(a - b) for a, b in zip(ours["losses"], other["losses"], strict=True)]
-    found = {"samples": asdict(case) | facts, "gradient_checkpointing": True, **dict(zip(SIDES, sides, strict=True))}
-    for ratio, field in (
-        ("memory_ratio", "peak_above_loaded_mb"),
-        ("step_time_ratio", "step_s"),
-        ("step_cpu_time_ratio", "step_cpu_s"),
-    ):
-        found[ratio] = ours[field] / other[field]
-    return found | {"first_loss_difference": differences[0], "largest_loss_difference": max(differences)}
-
-
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return one side over its rounds: median times, largest memory, the first round's losses."""
-    peaks_mb = [run["peak_above_loaded_mb"] for run in runs]
-    return runs[0] | {
-        "step_s": statistics.median(s for run in runs for s in run["wall_s"]),
-        "step_cpu_s": statistics.median(s for run in runs for s in run["cpu_s"]),
-        "all_steps_s": [run["wall_s"] for run in runs],
-        "peak_above_loaded_mb": max(peaks_mb),
-        "all_peaks_above_loaded_mb": peaks_mb,
-        "peak_was_reset": all(run["peak_was_reset"] for run in runs),
-    }
+                one = in_child(run_side, side, case.row_tokens, Path(name), steps, environment=CHILD_ENVIRONMENT)
+                runs[side].append(one)
+                run.tell(f"  round {number + 1}, {side}: {rounded(one)}")
+    for side in SIDES:
+        all_steps_s = [one.pop("steps_s") for one in runs[side]]
+        found[side] = runs[side][0] | {
+            "step_s": statistics.median(s for steps_s in all_steps_s for s in steps_s),
+            "all_steps_s": all_steps_s,
+            "peak_above_loaded_mb": max(one["peak_above_loaded_mb"] for one in runs[side]),
+        }
+    ours, other = (found[side] for side in SIDES)
+    found["memory_ratio"] = ours["peak_above_loaded_mb"] / other["peak_above_loaded_mb"]
+    found["step_time_ratio"] = ours["step_s"] / other["step_s"]
+    return found | {"first_loss_difference": abs(ours["losses"][0] - other["losses"][0])}
 
 
 def targets(case: Case, result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -219,9 +251,6 @@ def main(
     results, asked = {}, []
     for name in models:
         run.tell(f"{name}:")
-        results[name] = found = measure(CASES[name], run, rounds, steps)
-        asked += targets(CASES[name], found)
-        for side in SIDES:
-            shown = f"{found[side]['step_s']:.2f} s a step, {found[side]['peak_above_loaded_mb']:.0f} MB above weights"
-            run.tell(f"  {side}: {shown}, first loss {found[side]['losses'][0]:.5f}")
-    return {"models": results, "child_environment": CHILD_ENVIRONMENT}, asked
+        results[name] = measure(CASES[name], run, rounds, steps)
+        asked += targets(CASES[name], results[name])
+    return {"models": results}, asked
