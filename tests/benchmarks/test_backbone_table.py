@@ -21,7 +21,7 @@ def line_of(name, model):
         f"{model['recall']:.3f} ± {model['recall_se']:.3f}",
         f"{model['precision']:.3f} ± {model['precision_se']:.3f}",
         "" if name == "qwen2_vl" else difference,
-        f"{model['training']['training_s'] / 60:.0f} minutes",
+        f"{model['training_s'] / 60:.0f} minutes",
     )
     return re.sub(r" +", " ", f"| {' | '.join(cells)} |")
 

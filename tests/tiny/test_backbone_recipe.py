@@ -72,11 +72,13 @@ def test_frames_are_drawn_at_the_size_asked_for(task):
 
 def test_a_difference_of_recall_is_that_of_the_same_clips(recipe, load):
     difference = load("backbone_recall").difference
-    assert difference([[4, 3], [6, 5]], [[4, 3], [6, 5]]) == (0, 0)
-    gap, error = difference([[5, 4], [5, 2]], [[5, 3], [5, 3]])
-    assert gap == 0 and error == pytest.approx((2 * 2) ** 0.5 / 10)  # one more here, one fewer there
-    gap, error = difference([[5, 4], [5, 4]], [[5, 3], [5, 3]])
-    assert (gap, error) == (0.2, 0)
+    for by_clip, base, gap, error in (
+        ([[4, 3], [6, 5]], [[4, 3], [6, 5]], 0, 0),
+        ([[5, 4], [5, 2]], [[5, 3], [5, 3]], 0, (2 * 2) ** 0.5 / 10),  # one more here, one fewer there
+        ([[5, 4], [5, 4]], [[5, 3], [5, 3]], 0.2, 0),
+    ):
+        found = difference(by_clip, base)
+        assert found == {"recall_difference": pytest.approx(gap), "recall_difference_se": pytest.approx(error)}
 
 
 def test_a_run_begun_before_frames_had_a_size_finds_its_data_again():
