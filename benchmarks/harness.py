@@ -15,11 +15,10 @@ import re
 import statistics
 import sys
 import time
-import types
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -48,27 +47,22 @@ class Run:
         """Whether models run on a CUDA device."""
         return self.device.startswith("cuda")
 
-    def keep(self, report: dict[str, Any]) -> None:
-        """Write what was measured so far to `output`, if given, in case the run is cut off."""
-        if self.output is not None:
-            _write(self.output, {"unfinished": True, **report})
-
     def tell(self, line: str, report: dict[str, Any] | None = None) -> None:
-        """Print progress, and :meth:`keep` the report."""
+        """Print progress; write the figures so far to `output`, if given, in case the run is cut off."""
         print(line, flush=True)
-        if report is not None:
-            self.keep(report)
+        if report is not None and self.output is not None:
+            _write(self.output, {"unfinished": True, **report})
 
     def finish(self, report: dict[str, Any], targets: Sequence[dict[str, Any]]) -> int:
         """Write the report with date and targets, print each target, and return the exit code."""
-        if self.is_small:
-            targets = [target for target in targets if "limit" not in target]
+        targets = [target for target in targets if not (self.is_small and "limit" in target)]
         is_met = all(target["met"] for target in targets)
         whole = {"measured_on": datetime.datetime.now(datetime.UTC).date().isoformat()} | report
         whole |= {"targets_met": is_met, "targets": targets} if targets else {}
-        if (device := report.get("device", "cpu")) != "cpu":
-            self.file = self.file.replace(".json", f"-{re.sub('[^a-z0-9]+', '-', device.lower())}.json")
-        if output := self.output or (None if self.is_small else RESULTS / self.file):
+        file, device = self.file, report.get("device", "cpu")
+        if device != "cpu":
+            file = file.replace(".json", f"-{re.sub('[^a-z0-9]+', '-', device.lower())}.json")
+        if output := self.output or (None if self.is_small else RESULTS / file):
             _write(output, whole)
         else:
             print(json.dumps(rounded(whole), indent=1))
@@ -107,15 +101,14 @@ def benchmark(
             if on_cuda and not run.on_cuda and not run.is_small:
                 print("no CUDA device is available: this needs one; --small runs the same code with a tiny model")
                 return 1
-            chosen = defaults | dict((small or {}) if run.is_small else {})
+            chosen = defaults | (dict(small or {}) if run.is_small else {})
             chosen |= {name: value for name, value in given.items() if value is not None}
-            load, began_s = os.getloadavg()[0], time.perf_counter()
-            around = machine(*packages, device=run.device if has_device else None)
+            around, load = machine(*packages, device=run.device if has_device else None), os.getloadavg()[0]
             try:
-                report, targets = measure(run, **chosen)
+                took_s, _, (report, targets) = times_of(lambda: measure(run, **chosen))
             except CannotMeasureError as error:
                 parser.error(str(error))
-            around |= {"load_average": [load, os.getloadavg()[0]], "took_s": time.perf_counter() - began_s}
+            around |= {"load_average": [load, os.getloadavg()[0]], "took_s": took_s}
             return run.finish(report | around, targets)
 
         if measure.__module__ == "__main__":
@@ -138,16 +131,15 @@ def _parser(measure: Callable[..., Measured], has_device: bool) -> tuple[argpars
     hints, defaults = get_type_hints(measure, include_extras=True), {}
     for name, parameter in list(inspect.signature(measure).parameters.items())[1:]:
         kind, text, *choices = get_args(hints[name])
-        if get_origin(kind) is types.UnionType:
-            kind = get_args(kind)[0]
+        is_list = get_origin(kind) in (list, tuple)
         defaults[name] = default = parameter.default
-        shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else default
-        settings: dict[str, Any] = {"type": kind}
-        if get_origin(kind) in (list, tuple):
-            settings = {"type": get_args(kind)[0], "nargs": "+"}
+        settings: dict[str, Any] = {"type": get_args(kind)[0] if get_args(kind) else kind}
+        settings |= {"nargs": "+"} if is_list else {}
         settings |= {"choices": list(choices[0])} if choices else {}
-        text += f"; default: {shown}" if shown else ""
-        parser.add_argument(f"--{name.replace('_', '-')}", help=text, **settings)
+        shown = " ".join(map(str, default)) if is_list else default
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", help=f"{text}; default: {shown}" if shown else text, **settings
+        )
     return parser, defaults
 
 
@@ -183,7 +175,7 @@ def rounded(value: Any) -> Any:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Return the median and the 95th and 99th percentile."""
     ordered = sorted(values)
-    at = {f"p{p}": ordered[min(len(ordered) - 1, -(-len(ordered) * p // 100) - 1)] for p in (95, 99)}
+    at = {f"p{p}": ordered[-(-len(ordered) * p // 100) - 1] for p in (95, 99)}
     return {"median": statistics.median(ordered), **at}
 
 
@@ -215,8 +207,7 @@ def in_child(
 def machine(*packages: str, device: str | None = None) -> dict[str, Any]:
     """Return the CPU, the versions of Python and packages (`None`: not installed), and the device of models."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    values = dict(re.findall(r"^(.+?)\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE))
     name = values.get("model name", platform.machine())
     if "cpu family" in values:  # in a virtual machine the name may be the maker's alone
         name += f" (family {values['cpu family']}, model {values.get('model')})"
@@ -227,10 +218,5 @@ def machine(*packages: str, device: str | None = None) -> dict[str, Any]:
         around["device"] = torch.cuda.get_device_name() if device.startswith("cuda") else "cpu"
         around["threads"] = torch.get_num_threads()
         packages = ("torch", "transformers", *packages)
-    versions: dict[str, str | None] = {}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
+    versions = {name: metadata.version(name) if any(metadata.distributions(name=name)) else None for name in packages}
     return around | {"versions": versions, "python": platform.python_version()}
