@@ -28,11 +28,7 @@ STAGES = {"checks": 110, "step": 90, "streaming": 140, "pool": 200, "training": 
 COMMANDS = {
     "step": ("gpu/decode_step.py", "", ""),
     "streaming": ("streaming/streaming.py", "--models livecc-7b", "--models livecc-7b"),
-    "pool": (
-        "streaming/pool.py",
-        "--streams 1 4 8 16 24 32 --alone-up-to 8 --turns 6 --live-s 10 --live-streams 24 32",
-        "",
-    ),
+    "pool": ("streaming/pool.py", "--streams 1 4 8 16 24 32 --turns 6 --live-s 10", ""),
     "training": ("gpu/training_gpu.py", "--tokens 8192", "--steps 1"),
 }
 
