@@ -65,8 +65,8 @@ def rgb_picture(picture):
     from PIL import Image
 
     # Not ImageOps.exif_transpose: it also rewrites the EXIF data, and raises if that is damaged.
-    turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION))
-    picture = picture.copy() if turn is None else picture.transpose(turn)
+    flip = _UPRIGHT.get(picture.getexif().get(_ORIENTATION))
+    picture = picture.copy() if flip is None else picture.transpose(flip)
     if picture.mode in _DEEP_MODES:
         picture = picture.convert("I")  # not to "L" at once: Pillow clips at 255
         low, high = picture.getextrema()

@@ -236,8 +236,8 @@ class KVCache:
     def evict(self, kept: Sequence[_Run], inv_freq: torch.Tensor) -> None:
         """Evict all tokens except `kept`, and shift the keys of these to earlier positions.
 
-        Cached keys are rotated, and rotations compose: one more rotation by -d turns a key at position p into the key
-        at p - d (RoFormer, arXiv 2104.09864, section 3.2.2; for M-RoPE, by -d on each of the three axes).
+        Cached keys are rotated, and rotations compose: one more rotation by -d shifts a key from position p to
+        p - d (RoFormer, arXiv 2104.09864, section 3.2.2; for M-RoPE, by -d on each of the three axes).
 
         Args:
             kept: the tokens to keep, in order, as (first, end, shift): their positions decrease by `shift`, which is 0
@@ -275,8 +275,8 @@ class KVCache:
         by_run = all(device.type in _BY_RUN for device in devices)
         for runs in [[run] for run in moving] if by_run else [moving]:
             to = slice(n_still, n_still + sum(run.stop - run.start for run in runs))
-            n_still, turning = to.stop, _cut(shifts, to.start, to.stop)
-            rotations = {device: _rotation_of(turning, inv_freq, device) for device in devices}
+            n_still, shifted = to.stop, _cut(shifts, to.start, to.stop)
+            rotations = {device: _rotation_of(shifted, inv_freq, device) for device in devices}
             for part in parts:
                 _move(part, runs, to, *rotations[part[0].device])
         self.length = n_kept

@@ -174,7 +174,7 @@ class Orientation(NamedTuple):
 
 
 def display_orientation(frame: Any) -> Orientation:
-    """Return the orientation given by a decoded frame's display matrix, to the nearest quarter turn."""
+    """Return the orientation given by a decoded frame's display matrix, to the nearest multiple of 90°."""
     entry = frame.side_data.get("DISPLAYMATRIX")
     if entry is None:
         return Orientation()

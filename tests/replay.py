@@ -54,7 +54,7 @@ class Replay:
             rows.append(block.pop(0))
         return torch.tensor(rows).T
 
-    def keep(self, stays) -> None:
+    def evict_except(self, stays) -> None:
         """Keep the items for which `stays` holds."""
         index = [i for i, item in enumerate(self.items) if stays(item)]
         self.items = [self.items[i] for i in index]
@@ -62,15 +62,15 @@ class Replay:
             for layer, tensors in enumerate(held):
                 held[layer] = [tensors[i] for i in index]
 
-    def read_again(self) -> None:
+    def reprefill(self) -> None:
         """Compute keys and values of all kept tokens again."""
         items, self.items = self.items, []
         self.keys, self.values = ([[] for _ in held] for held in (self.keys, self.values))
-        self.read(items)
+        self.prefill(items)
 
     @torch.no_grad()
-    def read(self, items: list[Item], features: torch.Tensor | None = None, deep: Sequence = ()) -> torch.Tensor:
-        """Read tokens and return the logits (vocabulary,) of the next one.
+    def prefill(self, items: list[Item], features: torch.Tensor | None = None, deep: Sequence = ()) -> torch.Tensor:
+        """Prefill tokens and return the logits (vocabulary,) of the next one.
 
         Args:
             items: the tokens.

@@ -50,14 +50,14 @@ def expected_logits(model, processor, scheme, window, frames, segments, reprefil
         stays |= {t for t in turns if sum(n_text[u] for u in turns if u <= t) <= window["text_sink"]}
         stays |= {t for t in turns if sum(n_text[u] for u in turns if u >= t) <= window["text_window"]}
         if reprefill_s is None:
-            replay.keep(
+            replay.evict_except(
                 lambda item, kept=stays, now=end_s: (
                     item.turn in kept if item.kind == "text" else item.end_s > now - window["vision_window_s"]
                 )
             )
         elif end_s - from_s > reprefill_s:
-            replay.keep(lambda item, kept=stays: item.kind == "text" and item.turn in kept)
-            replay.read_again()
+            replay.evict_except(lambda item, kept=stays: item.kind == "text" and item.turn in kept)
+            replay.reprefill()
             from_s = end_s - 1
         new = [Item(i, turn - 1, "text", end_s - 1) for i in pending]
         video, n_video = model.config.video_token_id, 0
@@ -72,9 +72,9 @@ def expected_logits(model, processor, scheme, window, frames, segments, reprefil
         with torch.no_grad():
             features = model.model.visual(patches, grid_thw=grid).pooler_output
         said = list(segment.token_ids)
-        logits.append([replay.read(new, features)])
+        logits.append([replay.prefill(new, features)])
         for token in said[:-1]:
-            logits[-1].append(replay.read([Item(token, turn, "text", end_s)]))
+            logits[-1].append(replay.prefill([Item(token, turn, "text", end_s)]))
         pending = [] if said[-1] == processor.end_id else said[-1:]
     return [torch.stack(turn) for turn in logits], replay
 
@@ -158,7 +158,7 @@ def test_an_answer_and_a_failure_after_a_drop_leave_the_stream_as_it_was(frames,
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_text_is_read_again_before_the_positions_end(scheme, frames, make_model, processor):
+def test_text_is_prefilled_again_before_the_positions_end(scheme, frames, make_model, processor):
     """With one position per token the context is full before 240 s are over."""
     model = make_model(scheme)
     text_config = model.config.text_config

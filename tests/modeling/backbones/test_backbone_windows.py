@@ -47,7 +47,7 @@ def test_a_sliding_window_equals_its_replay(window, backbone_model, backbone_pro
         stays = {t for t in n_text if t in (0, turn - 1)}
         stays |= {t for t in n_text if sum(n for u, n in n_text.items() if u <= t) <= window["text_sink"]}
         stays |= {t for t in n_text if sum(n for u, n in n_text.items() if u >= t) <= window["text_window"]}
-        replay.keep(
+        replay.evict_except(
             lambda item, kept=stays, now=end_s: (
                 item.turn in kept if item.kind == "text" else item.end_s > now - window["vision_window_s"]
             )
@@ -60,8 +60,8 @@ def test_a_sliding_window_equals_its_replay(window, backbone_model, backbone_pro
         with torch.no_grad():
             seen = model.model.visual(patches, grid_thw=grid)
         said = list(segment.token_ids)
-        logits = [replay.read(new, seen.pooler_output, getattr(seen, "deepstack_features", ()))]
-        logits += [replay.read([Item(token, turn, "text", end_s)]) for token in said[:-1]]
+        logits = [replay.prefill(new, seen.pooler_output, getattr(seen, "deepstack_features", ()))]
+        logits += [replay.prefill([Item(token, turn, "text", end_s)]) for token in said[:-1]]
         torch.testing.assert_close(segment.logits, torch.stack(logits), atol=1e-3, rtol=0)
         pending = [] if said[-1] == processor.end_id else said[-1:]
     assert stream.state.n_evicted > 50

@@ -71,7 +71,7 @@ def choose_times(start_s: float, end_s: float, n: int, wanted_s: Sequence[float]
     return times
 
 
-def local_file(video: str) -> Path | None:
+def find_video(video: str) -> Path | None:
     """Return the file of a video; `None` if it is not on this machine."""
     if not video or ("://" in video and not video.startswith("file://")):
         return None
@@ -97,7 +97,7 @@ def link_to(video: str, folder: Path, start_s: float, end_s: float | None) -> st
     if video.startswith(("http://", "https://")):
         is_file = Path(urlsplit(video).path).suffix.lower() in VIDEO_SUFFIXES
         return video + part if is_file and "#" not in video else video
-    path = local_file(video)
+    path = find_video(video)
     if path is None:
         return None
     path, folder = path.absolute(), folder.absolute()
@@ -131,7 +131,7 @@ class Photographer:
         none = Strip(sample.start_s, sample.end_s)
         if not self.options.frames:
             return none
-        path = local_file(sample.video)
+        path = find_video(sample.video)
         if path is None:
             name = sample.video if "://" in sample.video else Path(sample.video).name
             return _without(none, f"{name or 'its video'} is not on this machine")
