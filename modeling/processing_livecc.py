@@ -32,6 +32,7 @@ from .grammar import (
     time_label,
     tokenize,
 )
+from .stream_options import check_number
 from .video_file import local_file
 from .video_loading import read_picture
 from .video_processing_livecc import (
@@ -155,8 +156,16 @@ class StreamingProcessor(Qwen2VLProcessor):
         background, and 16-bit gray is scaled to 8 bits (see `rgb_picture`).
 
         Raises:
-            ValueError: if a text cannot be encoded as UTF-8, such as one with half of a surrogate pair.
+            ValueError: if a text cannot be encoded as UTF-8, such as one with half of a surrogate pair, or an option is
+                out of range.
         """
+        for options in (kwargs, kwargs.get("images_kwargs") or {}):
+            for name in ("min_pixels", "max_pixels"):
+                if options.get(name) is not None:
+                    check_number(name, options[name], above=0)
+            for edge in ("shortest_edge", "longest_edge"):
+                if (value := (options.get("size") or {}).get(edge)) is not None:
+                    check_number(f"size[{edge!r}]", value, above=0)
         for each in [text] if isinstance(text, str) else text or ():
             if isinstance(each, str):
                 _check_encodable(each)

@@ -51,6 +51,9 @@ class LoadOptions:
         for name in ("max_frames", "num_frames"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), from_=1, kind=int)
+        for name in ("min_pixels", "max_pixels"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), above=0)
         if self.fps is not None and exact_number("fps", self.fps) <= 0:
             raise ValueError(f"fps={self.fps!r}: expected a rate above 0, such as 2.0")
         if self.fps is not None and self.num_frames is not None:

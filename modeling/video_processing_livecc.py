@@ -18,6 +18,11 @@ from .grammar import FRAMES_PER_SECOND, MAX_FRAME_TOKENS, MIN_FRAME_TOKENS, fram
 from .stream_options import check_number
 from .video_loading import LoadedVideo, LoadOptions, load_pictures, load_video
 
+# Keywords of a call that are used up when files are read, or that reading sets.
+_LOADING = frozenset(
+    {"fps", "max_frames", "num_frames", "min_pixels", "max_pixels", "size"}
+    | {"do_resize", "do_sample_frames", "video_metadata"}
+)
 MAX_ASPECT_RATIO = 200  # the limit of Qwen2-VL's resizing
 
 
@@ -147,23 +152,29 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
             **kwargs: as in the base class. For files, `fps`, `num_frames` and `max_frames` select the frames (default:
                 2 per second, at most 480), and `size` (or `min_pixels`, `max_pixels`) overrides the budget.
         """
-        listed = make_batched_videos(videos)
+        listed, options = make_batched_videos(videos), self._load_options(kwargs)
         if not any(map(_is_file, listed)):
             if kwargs.get("video_metadata") is None and kwargs.get("do_sample_frames") is None:
                 kwargs["do_sample_frames"] = False  # their rate is unknown; Qwen3-VL's published settings would sample
             return super().preprocess(videos, **kwargs)
-        size, do_resize = kwargs.pop("size", None) or {}, kwargs.pop("do_resize", None)
-        chosen = {name: kwargs.pop(name, None) for name in ("fps", "max_frames", "num_frames")}
-        options = LoadOptions(
-            min_pixels=kwargs.pop("min_pixels", None) or size.get("shortest_edge"),
-            max_pixels=kwargs.pop("max_pixels", None) or size.get("longest_edge"),
-            do_resize=self.do_resize if do_resize is None else do_resize,
-            **chosen,
-        )
         loaded = [self._load(video, options) for video in listed]
         metadata = [video.metadata for video in loaded]
+        kwargs = {name: value for name, value in kwargs.items() if name not in _LOADING}
         own = {"do_resize": False, "do_sample_frames": False, "video_metadata": metadata}
-        return super().preprocess([video.frames for video in loaded], **(kwargs | own))
+        return super().preprocess([video.frames for video in loaded], **kwargs, **own)
+
+    def _load_options(self, kwargs: dict) -> LoadOptions:
+        """Return the options in the keywords of a call.
+
+        Raises:
+            ValueError: if one is out of range, also for frames, or the pixel limits contradict each other.
+        """
+        given = {name: kwargs.get(name) for name in ("fps", "max_frames", "num_frames", "min_pixels", "max_pixels")}
+        size, do_resize = kwargs.get("size") or {}, kwargs.get("do_resize")
+        for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+            given[name] = size.get(edge) if given[name] is None else given[name]
+        resize_limits(self, given["min_pixels"], given["max_pixels"])
+        return LoadOptions(do_resize=self.do_resize if do_resize is None else do_resize, **given)
 
     def _load(self, video, options: LoadOptions) -> LoadedVideo:
         if isinstance(video, str):

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from media import write_video
+from PIL import Image
 
 from livecc_hf.data.samples.commentary import encode_commentary
 from livecc_hf.modeling import StreamingProcessor
@@ -145,6 +147,29 @@ def test_a_call_with_unresized_frames_of_wrong_size_gives_one_clear_error(proces
             processor(text="<|video_pad|>", videos=shown, do_resize=False)
     inputs = processor(text="<|video_pad|>", videos=frames[..., :84], do_resize=False, return_tensors="pt")
     assert inputs["video_grid_thw"].tolist() == [[2, 4, 6]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_pixels": 0}, "min_pixels=0: expected a number above 0"),
+        ({"max_pixels": 0}, "max_pixels=0: expected a number above 0"),
+        ({"size": {"shortest_edge": 0, "longest_edge": 9000}}, r"size\['shortest_edge'\]=0: expected a number above 0"),
+        ({"fps": 0}, "fps=0: expected a rate above 0"),
+        ({"num_frames": 0}, "num_frames=0: expected a whole number at least 1"),
+        ({"max_frames": 0}, "max_frames=0: expected a whole number at least 1"),
+    ],
+)
+def test_zero_is_refused_as_an_option_of_a_call_on_frames_files_and_images(processor, tmp_path, options, message):
+    path = write_video(tmp_path / "v.mp4", n_frames=20, fps=10)
+    for video in (clip(4)[0], str(path)):
+        with pytest.raises(ValueError, match=message):
+            processor(text=["<|vision_start|><|video_pad|><|vision_end|>"], videos=[video], **options)
+    if not {"fps", "num_frames", "max_frames"} & set(options):
+        with pytest.raises(ValueError, match=message):
+            processor(
+                text=["<|vision_start|><|image_pad|><|vision_end|>"], images=[Image.new("RGB", (90, 60))], **options
+            )
 
 
 def test_limits_of_a_video_file_are_kept(published_checkpoint, processor, tmp_path):

@@ -75,6 +75,12 @@ class TestFrames:
             sample_clip(tmp_path / "v.mp4", 0, 1, FrameRule(), kept)
 
 
+@pytest.mark.parametrize("option", ["fps", "min_frames", "max_frames", "n_frames", "max_pixels"])
+def test_zero_is_refused_in_a_frame_rule(option):
+    with pytest.raises(ValueError, match=f"{option}=0: expected"):
+        FrameRule(**{option: 0})
+
+
 def test_pictures_are_numbered(tmp_path):
     """The tests above rely on this."""
     clip = sample_clip(write_video(tmp_path / "v.mp4", n_frames=20, fps=10), None, None, FrameRule(n_frames=20), kept)

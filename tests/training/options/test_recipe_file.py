@@ -47,6 +47,9 @@ def test_a_recipe_that_is_no_text(tmp_path):
     ("given", "message"),
     [
         ("learning_rate=fast", "learning_rate.*invalid float value: 'fast'.*--help"),
+        ("min_pixels=0", "min_pixels=0: expected a whole number at least 1"),
+        ("max_pixels=0", "max_pixels=0: expected a whole number at least 1"),
+        ("max_length=0", "max_length is 0: expected at least 1 token"),
         ("bf16=perhaps", "bf16.*Truthy value expected: got perhaps"),
         ("lerning_rate=1", "unknown option lerning_rate: did you mean learning_rate"),
         ("max_step=3", r"unknown option max_step: did you mean max_steps\?"),  # no abbreviation either

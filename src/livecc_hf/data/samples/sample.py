@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from livecc_hf.modeling.grammar import MAX_FRAMES
+from livecc_hf.modeling.stream_options import check_number
 
 IGNORE_INDEX = -100  # label of tokens that are not supervised
 
@@ -23,6 +24,9 @@ class EncodeOptions:
         max_frames: largest number of frames in a clip; later frames and their words are cut.
         max_tokens: largest number of tokens in a sample; clips lose turns at their end until they fit. `None` for no
             limit.
+
+    Raises:
+        ValueError: if a limit is below 1, or the pixel limits contradict each other.
     """
 
     keep_trailing_silence: bool = False
@@ -31,6 +35,15 @@ class EncodeOptions:
     max_pixels: int | None = None
     max_frames: int = MAX_FRAMES
     max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("min_pixels", "max_pixels", "max_frames", "max_tokens"):
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, from_=1, kind=int)
+        if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
+            raise ValueError(
+                f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}: lower one or raise the other"
+            )
 
 
 @dataclass

@@ -60,6 +60,7 @@ class LiveCC(lmms):
             )
         if str(batch_size) not in ("1", "auto"):
             raise ValueError(f"batch_size is {batch_size}: livecc answers row by row, so leave it at 1")
+        LoadOptions(max_pixels=int(max_pixels) or None)  # checks it
         state = process_state()
         self._rank, self._world_size, own_device = state.process_index, state.num_processes, state.device
         self._model, self._processor, _ = load_model_and_processor(pretrained, device or own_device, dtype or None)

@@ -45,7 +45,7 @@ class RunOptions:
     stream_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_counts(self, "limit")
+        check_counts(self, "limit", "max_pixels")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from livecc_hf.modeling.stream_options import check_number
+
 from ..predictions.published_choice import without_letters
 from ..predictions.rows import ChoiceRow, SpokenSpan
 
@@ -21,6 +23,9 @@ class FrameRule:
         max_frames: largest number of frames.
         n_frames: fixed number of frames; overrides the other three.
         max_pixels: largest number of pixels of a frame; default: its share of the reference's token budget for a clip.
+
+    Raises:
+        ValueError: if a value is out of range.
     """
 
     fps: float = 2.0
@@ -28,6 +33,12 @@ class FrameRule:
     max_frames: int = 480
     n_frames: int | None = None
     max_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        check_number("fps", self.fps, above=0)
+        for name in ("min_frames", "max_frames", "n_frames", "max_pixels"):
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, from_=1, kind=int)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,9 @@ class _StreamingModel(StreamingMixin):
         self.generation_config = model.generation_config if generation_config is None else generation_config
         values = model.config.to_dict()
         backbone = model.config.model_type
-        scheme = position_scheme or values.get("position_scheme") or _assumed_scheme(model.config)
+        scheme = position_scheme
+        if scheme is None:
+            scheme = values.get("position_scheme") or _assumed_scheme(model.config)
         values = {k: v for k, v in values.items() if k not in ("model_type", "architectures", "auto_map")}
         self.config = LiveCCConfig.from_dict(values | {"position_scheme": scheme, "backbone": backbone})
 

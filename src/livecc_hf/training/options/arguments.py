@@ -98,6 +98,7 @@ class LiveCCArguments:
         for name in ("held_out", "inspect", "commentary_clips"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        self.encode_options(None)  # checks the limits of frames
 
     def encode_options(self, max_tokens: int | None) -> EncodeOptions:
         """Return the options for encoding samples; `max_tokens` is the token limit of a row."""

@@ -79,6 +79,8 @@ def parse(argv: Sequence[str]) -> Recipe:
     training.assistant_only_loss = False  # the labels do this; TRL would look for a mask in the data
     # TRL packs text columns that it tokenised itself; here `BatchLoader` packs.
     packing, training.packing, training.padding_free = training.packing, False, False
+    if training.max_length is not None and training.max_length < 1:
+        raise ValueError(f"max_length is {training.max_length}: expected at least 1 token; leave it out for no limit")
     if packing and training.max_length is None:
         raise ValueError("packing needs a limit for a row: set max_length to a number of tokens, such as 16384")
     _check_together(ours, training, model)
