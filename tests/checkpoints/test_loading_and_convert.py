@@ -232,3 +232,13 @@ def test_a_hub_that_cannot_be_reached_is_one_line_after_one_series_of_attempts(t
     assert done.stderr.count("\n") == 1
     debugged = subprocess.run([*command, "--debug"], env=environment, capture_output=True, text=True, timeout=300)
     assert debugged.stderr.count("Retry 1/") == 1
+
+
+def test_weights_that_do_not_fit_into_memory_are_not_called_damaged(named, monkeypatch):
+    def out_of_memory(*_, **__):
+        return torch.empty(2**50, dtype=torch.uint8)
+
+    monkeypatch.setattr(LiveCCForConditionalGeneration, "from_pretrained", out_of_memory)
+    with pytest.raises(ModelLoadError, match="do not fit into the memory of cpu: .*can't allocate memory") as caught:
+        load_model_and_processor(named("large-livecc"))
+    assert "damaged" not in str(caught.value)

@@ -11,6 +11,7 @@ from ..acceleration import accelerate
 from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
 from ..modeling.backbones import backbone_of_values
 from ..modeling.grammar import find_grammar
+from ..utils.device_errors import is_out_of_memory
 from ..utils.text import one_line
 from ..video.ahead import read_file
 from ..video.loading import load_video
@@ -176,6 +177,11 @@ class Checkpoint:
                     **_revision(self.revision),
                 )
         except Exception as error:  # damaged files raise errors of many types
+            if is_out_of_memory(error):
+                raise ModelLoadError(
+                    f"{self.base}: the weights do not fit into the memory of {place}: {one_line(error)}; load a "
+                    "smaller model, or with dtype bfloat16 or in 4 bits"
+                ) from error
             raise ModelLoadError(
                 f"{self.base}: the weights cannot be loaded (missing or damaged?): {one_line(error)}"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,8 +67,6 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
         ImportError: if a package is missing.
         DiskFullError: if the disk is full. Finished units are kept, and the same call continues the run.
     """
-    from filelock import FileLock, Timeout
-
     stages = options.make_stages()
     _check_early(options, stages)
     source = open_input(
@@ -78,13 +77,11 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
     check_order(stages, source)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with FileLock(out / ".lock", timeout=0):
+        with _only_run(out):
             claim_folder(out, options, source, stages)
             for line in source.describe_left_out():
                 say(line)
             return _build(options, source, stages, out, say, make_engine)
-    except Timeout:
-        raise ValueError(f"another run is working in {out}: wait for it, or choose another out") from None
     except OSError as error:
         if not is_disk_full(error):
             raise
@@ -93,6 +90,22 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
             f"the disk of {error.filename or out} is full: {done} finished units are kept; free some space and run the "
             "same command again"
         ) from error
+
+
+@contextlib.contextmanager
+def _only_run(out: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; raise a ValueError if one is working in it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:  # of this lock only: the stages may wait for locks of other libraries
+        raise ValueError(f"another run is working in {out}: wait for it, or choose another out") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_early(options: BuildOptions, stages: list[Stage]) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import torch
-
+from livecc_hf.utils.device_errors import is_out_of_memory
 from livecc_hf.utils.text import one_line
 
 from .options.recipe import Recipe
-
-_CPU_MESSAGE = "can't allocate memory"
 
 
 class TrainingMemoryError(RuntimeError):
@@ -27,8 +24,8 @@ def explain_memory_errors(recipe: Recipe) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and _CPU_MESSAGE not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise TrainingMemoryError(f"out of memory ({one_line(error, 120)}); {_knobs(recipe)}") from error
 

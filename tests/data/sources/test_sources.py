@@ -185,6 +185,13 @@ def test_a_line_that_is_not_json(media, tiny_processor):
         data.sample(1)
 
 
+def test_a_dataset_that_cannot_be_read_says_why(media, tiny_processor):
+    (media / "cut.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match="cut.parquet .*cannot be opened: .*[Pp]arquet") as raised:
+        open_data([{"source": "dataset", "path": str(media / "cut.parquet")}], tiny_processor, SMALL)
+    assert "error occurred while generating" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from livecc_hf.captions.naming import DEFAULT_LANGUAGE
+from livecc_hf.utils.disk import is_disk_full
+from livecc_hf.utils.text import one_line
 
 from ..dataset import Item, parse_entry, register_source
 from ..formats.chat import Conversation
@@ -297,6 +299,7 @@ def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
         ValueError: if the dataset cannot be opened.
     """
     from datasets import Image, Video, load_dataset
+    from datasets.exceptions import DatasetGenerationError
 
     path = expand_user(keys.path)
     try:
@@ -310,7 +313,10 @@ def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
             revision = f"@{keys.revision}" if keys.revision else ""
             root = str(path) if path.is_dir() else f"hf://datasets/{keys.path}{revision}"
     except Exception as error:  # `datasets` raises different errors for each format
-        reason = " ".join(str(error).split())[:300]
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else None  # the error itself says nothing
+        if is_disk_full(cause or error):
+            raise (cause or error) from None
+        reason = one_line(cause or error, 300)
         raise ValueError(f"dataset {keys.path} (split {keys.split}) cannot be opened: {reason}") from error
     for column, kind in (rows.features or {}).items():
         if isinstance(kind, Image | Video):

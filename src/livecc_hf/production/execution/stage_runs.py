@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ...endpoints.answer_cache import AnswerCacheError
 from ...endpoints.chat import EndpointError
+from ...utils.device_errors import is_accelerator_failure
 from ...utils.disk import is_disk_full
 from .. import watchdog
 from ..columns import total_hours
@@ -101,7 +102,7 @@ def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
     except Exception as error:
         if is_disk_full(error) or not len(batch):
             raise
-        if _is_device_failure(error):
+        if is_accelerator_failure(error):
             raise DeviceError(
                 f"the accelerator failed in stage {stage.name}: {' '.join(str(error).split())[:400]}. Finished units "
                 "are kept: run the same command again"
@@ -145,9 +146,3 @@ def drop_failed(stage: Stage, rows: pa.Table, detail: str) -> StageResult:
     details = [" ".join(detail.split())[:500]] * len(rows)
     dropped = split(stage.name, rows, np.full(len(rows), FAILED, object), details=details).dropped
     return StageResult(rows.slice(0, 0), dropped)
-
-
-def _is_device_failure(error: BaseException) -> bool:
-    """Return whether the accelerator itself failed; running out of memory on one item does not count."""
-    names = {cls.__name__ for cls in type(error).__mro__}  # by name, since torch may not be installed
-    return "AcceleratorError" in names or (isinstance(error, RuntimeError) and "CUDA error" in str(error))

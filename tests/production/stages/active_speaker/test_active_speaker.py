@@ -10,6 +10,7 @@ from face_detectors import YuNetLayout, write_detector
 from real_weights import LIGHT_ASD, needs_light_asd
 from talking_videos import RATE_HZ, Face, write_talking_video
 
+from livecc_hf.production.errors import DeviceError
 from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from livecc_hf.production.stages.active_speaker.networks import LightAsd, LrAsd
 from livecc_hf.production.stages.active_speaker.stage import ActiveSpeaker
@@ -91,6 +92,24 @@ def test_what_cannot_be_judged_is_dropped_and_the_rest_goes_on(folder):
     assert np.isfinite([face["score"] for face in rows[6]["faces"]]).all()
     empty = stage(clips())
     assert len(empty.kept) == len(empty.dropped) == 0 and empty.kept.schema == CLIP_SCHEMA
+
+
+def test_only_a_failing_device_ends_the_run(folder):
+    """A network that fails, by a forward hook: as PyTorch does if memory runs out, and by a defect."""
+    stage = make(folder, max_ratio=1.0)
+    stage.open()
+    error = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    def fail(*_):
+        raise error
+
+    stage.loaded.network.register_forward_pre_hook(fail)
+    with pytest.raises(DeviceError, match="can't allocate memory.* lower active_speaker.batch"):
+        scored(stage, (folder / "two.mkv", 0.0, 0.4))
+    error = RuntimeError("The size of tensor a (3) must match the size of tensor b (4)")
+    with pytest.raises(RuntimeError, match="must match") as raised:  # the run drops the clip
+        scored(stage, (folder / "two.mkv", 0.0, 0.4))
+    assert raised.value is error
 
 
 def test_small_faces_do_not_count_where_that_is_asked(folder):

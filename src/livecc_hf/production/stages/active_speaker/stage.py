@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ....data.media.paths import resolve_media
 from ....utils.counts import check_counts
+from ....utils.device_errors import is_accelerator_failure, is_out_of_memory
 from ....utils.text import one_line
 from ...backends.speech_audio import NoAudioError, SpeechAudio, decode_speech
 from ...columns import scores_array, with_column
@@ -219,7 +220,9 @@ class ActiveSpeaker(ModelStage):
         try:
             tracks = find_tracks(pictures, detector, self.min_face_px)
             return score_tracks(network, pictures, tracks, sound, first, self.batch)
-        except (RuntimeError, MemoryError) as error:  # decoding is done, so this is the device's fault
+        except (RuntimeError, MemoryError) as error:
+            if not (is_out_of_memory(error) or is_accelerator_failure(error)):
+                raise  # drops the clip
             raise DeviceError(
                 f"active speaker detection failed at {clip.video}: {one_line(error)}; if memory ran out, lower "
                 f"active_speaker.batch (now {self.batch})"

@@ -277,11 +277,13 @@ def _try_device(model: Any) -> None:
     try:
         model.encode(model.feature_extractor(np.zeros(SPEECH_RATE_HZ, np.float32)))
     except RuntimeError as error:
-        raise ValueError(
-            f"speech recognition does not run on the GPU: {one_line(error)}; CTranslate2 needs cuBLAS of CUDA 12 even "
-            "if PyTorch comes with another version: pip install nvidia-cublas-cu12 and add its lib folder to "
-            "LD_LIBRARY_PATH, or set asr.device=cpu"
-        ) from error
+        way_out = "set asr.device=cpu"
+        if "cannot be loaded" in str(error):  # a library is missing
+            way_out = (
+                "CTranslate2 needs cuBLAS of CUDA 12 even if PyTorch comes with another version: pip install "
+                f"nvidia-cublas-cu12 and add its lib folder to LD_LIBRARY_PATH, or {way_out}"
+            )
+        raise ValueError(f"speech recognition does not run on the GPU: {one_line(error)}; {way_out}") from error
 
 
 def _decode(video: str, max_silence_s: float) -> SpeechAudio | _Failure:
