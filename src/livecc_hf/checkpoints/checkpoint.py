@@ -179,7 +179,7 @@ class Checkpoint:
         except Exception as error:  # damaged files raise errors of many types
             if is_out_of_memory(error):
                 raise ModelLoadError(
-                    f"{self.base}: the weights do not fit into the memory of {place}: {one_line(error)}; load a "
+                    f"{self.base}: the weights do not fit into the memory of {target}: {one_line(error)}; load a "
                     "smaller model, or with dtype bfloat16 or in 4 bits"
                 ) from error
             raise ModelLoadError(
