@@ -280,13 +280,14 @@ def test_images_in_every_form_are_the_same_image(processor, media):
         assert torch.equal(sample["pixel_values"], samples[0]["pixel_values"])
 
 
-def test_images_on_the_web(processor, media):
+def test_images_and_listed_frames_on_the_web(processor, media):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(media))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         named = (None, ["127.0.0.1"])
         sample = encode_chat(chat({"image": f"{url}/a.png"}, "What?"), processor, OPTIONS, *named)
+        frames = encode_chat(chat({"video": [f"{url}/a.png", "a.png"]}, "What?"), processor, OPTIONS, media, named[1])
         refused = []
         for name, allowed in (
             ("none.png", named),
@@ -301,6 +302,8 @@ def test_images_on_the_web(processor, media):
         server.shutdown()
     local = encoded(chat({"image": "a.png"}, "What?"), processor, root=media)
     assert torch.equal(sample.model_inputs["pixel_values"], local.model_inputs["pixel_values"])
+    listed = encoded(chat({"video": ["a.png", "a.png"]}, "What?"), processor, root=media)
+    assert torch.equal(frames.model_inputs["pixel_values_videos"], listed.model_inputs["pixel_values_videos"])
     assert {reason for reason, _ in refused} == {"missing_file"}
     for (_, told), expected in zip(
         refused[::2], ("404", "not a public address", "allow_urls: true", "not among"), strict=True
