@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from livecc_hf.utils.reports import Say, say_to_stderr
 from livecc_hf.utils.text import one_line
 
-from ..distributed import process_state
+from ..distributed import rank_and_count, wait_for_all
 from ..predictions.file import RowFile, RowSet, read_rows, write_rows
 from ..predictions.rows import ChoiceRow, CommentaryRow, Row, VerdictRow
 from ..progress import RowProgress
@@ -112,13 +112,13 @@ def run(
     out = Path(out).expanduser()
     plans = make_plans(suites, _pinned(suites, options, out))
     folder = VideoFolder(videos)
-    rank, n_processes = _processes()
+    rank, n_processes = rank_and_count()
     loaded, processor = _load(source, rank, n_processes, say)
     runner = _Runner(loaded, processor, plans, options, source, folder, out, rank)
     runner.check()
     units = list(_units(plans))[rank::n_processes]
     runner.work(units, say if rank == 0 else lambda _: None)
-    _wait_for_all()
+    wait_for_all()
     return runner.merge(is_main=rank == 0)
 
 
@@ -132,19 +132,6 @@ def _pinned(suites: str | list[str], options: RunOptions, out: Path) -> RunOptio
             if rows is not None and name in SUITES and rows.header.dataset == SUITES[name].dataset:
                 return replace(options, dataset_revision=rows.header.dataset_revision)
     return options
-
-
-def _processes() -> tuple[int, int]:
-    """Return this process's rank, and the number of processes that share the run."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return 0, 1
-    state = process_state()
-    return state.process_index, state.num_processes
-
-
-def _wait_for_all() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        process_state().wait_for_everyone()
 
 
 def _load(source: ModelSource, rank: int, n_processes: int, say: Say) -> tuple[Any, Any]:
@@ -324,7 +311,7 @@ class _Runner:
         """Merge the rows of all processes into one file per benchmark, in the benchmark's order."""
         result = RunResult()
         if not is_main:
-            _wait_for_all()  # until the main process has written the merged files
+            wait_for_all()  # until the main process has written the merged files
         for number, plan in enumerate(self.plans):
             rows = self._read_all(number)
             merged = [rows.get(task.row.key) or replace(task.row, error="not asked") for task in plan.tasks]
@@ -338,7 +325,7 @@ class _Runner:
             for number in range(len(self.plans)):
                 for part in self._parts(number):
                     part.unlink()
-            _wait_for_all()
+            wait_for_all()
         return result
 
 
