@@ -11,7 +11,7 @@ from livecc_hf.checkpoints.checkpoint import open_checkpoint
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_a_stream_says_the_same(name, load_frames, tmp_path):
+def test_an_accelerated_stream_generates_the_same(name, load_frames, tmp_path):
     folder, frames = write_published(name, tmp_path / name), load_frames("live_cc")[:10, :, :84, :112]
     checkpoint = open_checkpoint(folder, position_scheme="mrope")
     model, processor = checkpoint.load_base(device="cpu").eval(), checkpoint.load_processor()

@@ -28,14 +28,14 @@ def drawn(n, length, n_heads, n_kv_heads, dtype=torch.float32, spread=1.0):
 
 @pytest.mark.parametrize(("n_heads", "n_kv_heads"), [(8, 2), (4, 4), (3, 1)])
 @pytest.mark.parametrize(("n", "length"), [(64, 1088), (150, 3000)])
-def test_it_is_attention_under_a_mask(n, length, n_heads, n_kv_heads):
+def test_causal_attention_in_two_parts_equals_masked_attention(n, length, n_heads, n_kv_heads):
     query, keys, values = drawn(n, length, n_heads, n_kv_heads)
     torch.testing.assert_close(
         attend_causal(query, keys, values, 0.2), masked(query, keys, values, 0.2), atol=1e-6, rtol=1e-5
     )
 
 
-def test_sharp_scores_and_16_bits_stay_exact():
+def test_large_scores_and_bfloat16_stay_accurate():
     query, keys, values = drawn(70, 1500, 4, 2, spread=30.0)
     torch.testing.assert_close(
         attend_causal(query, keys, values, 1.0), masked(query, keys, values, 1.0), atol=1e-5, rtol=1e-5
@@ -49,11 +49,11 @@ def test_sharp_scores_and_16_bits_stay_exact():
 
 
 @pytest.mark.parametrize(("n", "length"), [(63, 2000), (100, 1100), (1, 3000)])
-def test_few_tokens_are_left_to_the_mask(n, length):
+def test_short_inputs_use_the_masked_attention(n, length):
     assert attend_causal(*drawn(n, length, 4, 2), 0.2) is None
 
 
-def test_a_stream_says_the_same(make_model, processor, load_frames, monkeypatch):
+def test_a_stream_generates_the_same_with_it(make_model, processor, load_frames, monkeypatch):
     model = copy.deepcopy(make_model("mrope"))
     frames = load_frames("live_cc")[:14, :, :84, :112]
     model.attend_causal = None

@@ -49,7 +49,9 @@ def fixed(make_model):
 
 @pytest.mark.parametrize("is_ahead", [False, True], ids=["waiting", "ahead"])
 @pytest.mark.parametrize("window", ["sliding", "none", "reprefill"])
-def test_a_stream_says_the_same(window, is_ahead, frames, make_model, fixed, processor, steps_run, monkeypatch):
+def test_a_stream_generates_the_same_with_replayed_steps(
+    window, is_ahead, frames, make_model, fixed, processor, steps_run, monkeypatch
+):
     expected = make_model("mrope").start_stream(processor, OPTIONS, window=window).push(frames)
     assert not steps_run
     monkeypatch.setattr(generation, "_runs_async", lambda device: is_ahead)
@@ -60,7 +62,7 @@ def test_a_stream_says_the_same(window, is_ahead, frames, make_model, fixed, pro
 
 @pytest.mark.parametrize("is_replayed", [True, False], ids=["replayed", "called"])
 @pytest.mark.parametrize("is_ahead", [False, True], ids=["waiting", "ahead"])
-def test_streams_of_a_pool_say_the_same_whoever_speaks(
+def test_pooled_streams_generate_the_same_with_inactive_slots(
     is_ahead, is_replayed, frames, make_model, fixed, processor, steps_run, monkeypatch
 ):
     shown = [frames, frames.flip(0)[:12], frames.flip(3)[:18]]
@@ -87,7 +89,7 @@ def test_streams_of_a_pool_say_the_same_whoever_speaks(
     assert bool(len(steps_run[-1].graphed.graphs)) is is_replayed
 
 
-def test_a_step_costs_the_slots_that_are_used(frames, fixed, processor, steps_run):
+def test_a_step_computes_the_used_slots_rounded_up_to_a_power_of_two(frames, fixed, processor, steps_run):
     """The slots up to the highest active one, rounded up to a power of two, at most all."""
     pool = CommentaryPool(fixed(), processor, max_streams=6)
     sizes = []
@@ -98,7 +100,7 @@ def test_a_step_costs_the_slots_that_are_used(frames, fixed, processor, steps_ru
     assert sizes == [[1], [1, 2], [1, 2, 4], [1, 2, 4], [1, 2, 4, 6], [1, 2, 4, 6]]
 
 
-def test_a_step_is_kept_until_the_memory_grows(frames, fixed, processor, steps_run):
+def test_a_captured_step_is_reused_until_the_cache_is_reallocated(frames, fixed, processor, steps_run):
     stream = fixed().start_stream(processor, OPTIONS, window="none")
     stream.push(frames[:12])
     assert len(set(map(id, steps_run))) == 1  # 4 turns
@@ -109,7 +111,7 @@ def test_a_step_is_kept_until_the_memory_grows(frames, fixed, processor, steps_r
     assert len(set(map(id, steps_run))) == 2
 
 
-def test_it_goes_with_its_stream(frames, fixed, processor, steps_run):
+def test_the_captured_step_is_freed_with_its_stream(frames, fixed, processor, steps_run):
     stream = fixed().start_stream(processor, OPTIONS)
     stream.push(frames[:12])
     memory = weakref.ref(stream.state.cache.memory)
@@ -123,7 +125,7 @@ def test_it_goes_with_its_stream(frames, fixed, processor, steps_run):
         gc.enable()
 
 
-def test_one_stream_has_none_where_something_hangs_on_a_module(frames, fixed, processor, steps_run):
+def test_a_model_with_hooks_has_no_captured_step(frames, fixed, processor, steps_run):
     model = fixed()
     for module in (model.model.language_model.layers[0].mlp.up_proj, model.lm_head, model.get_input_embeddings()):
         calls = []
@@ -137,13 +139,13 @@ def test_one_stream_has_none_where_something_hangs_on_a_module(frames, fixed, pr
     assert not steps_run
 
 
-def test_on_a_cpu_there_is_none(make_model):
+def test_models_on_a_cpu_have_no_captured_step(make_model):
     model = accelerate(copy.copy(make_model("mrope")))
     assert model.decode_step is None
     assert accelerate(copy.deepcopy(model).to("meta")).decode_step is not None
 
 
-def test_it_runs_under_autocast(frames, fixed, processor, steps_run):
+def test_steps_run_uncaptured_under_autocast(frames, fixed, processor, steps_run):
     """As for live commentary of a float32 model that trains in bfloat16; earlier graphs are kept."""
     model = fixed()
     pool = CommentaryPool(model, processor, max_streams=2)
@@ -192,7 +194,7 @@ def four_bit_model(model):
 
 
 @pytest.mark.parametrize("make", [lora_model, four_bit_model])
-def test_adapters_and_four_bits_are_replayed_too(make, frames, make_model, processor, steps_run):
+def test_adapters_and_4_bit_weights_are_replayed(make, frames, make_model, processor, steps_run):
     model = make(copy.deepcopy(make_model("mrope")))
     plain = make_model("mrope").start_stream(processor, OPTIONS).push(frames[:10])
     expected = model.start_stream(processor, OPTIONS).push(frames[:10])
@@ -203,7 +205,7 @@ def test_adapters_and_four_bits_are_replayed_too(make, frames, make_model, proce
     assert all(len(step.graphed.graphs) == 1 for step in steps_run)
 
 
-def test_an_adapter_that_is_switched_is_heard(frames, fixed, processor, steps_run):
+def test_switching_an_adapter_takes_effect_in_replayed_steps(frames, fixed, processor, steps_run):
     model = lora_model(fixed("mrope"))
     said = []
     for decode_step in (None, FixedDecoding(devices=["cpu"], capture=capture_eagerly)):
@@ -220,7 +222,7 @@ def test_an_adapter_that_is_switched_is_heard(frames, fixed, processor, steps_ru
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("n_streams", [1, 3])
-def test_a_captured_step_says_what_the_layers_say(n_streams, frames, make_model, processor):
+def test_a_captured_step_equals_eager_layers_on_cuda(n_streams, frames, make_model, processor):
     model = accelerate(copy.deepcopy(make_model("mrope")).to("cuda"))
 
     def commented():
@@ -242,7 +244,7 @@ def test_a_captured_step_says_what_the_layers_say(n_streams, frames, make_model,
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_nothing_waits_for_the_device_from_prefill_to_the_first_token(frames, make_model, processor):
+def test_no_synchronisation_between_prefill_and_the_first_token(frames, make_model, processor):
     """The first token is sampled, and the next step prepared, while the device still computes."""
     model = accelerate(copy.deepcopy(make_model("mrope")).to("cuda"))
     stream = model.start_stream(processor, OPTIONS, do_sample=True, seed=0, output_logits=False)

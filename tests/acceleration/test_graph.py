@@ -27,7 +27,7 @@ def counted():
     return CUDAGraphed(add, state=[total], capture=capture), total, captures
 
 
-def test_a_replay_is_a_call(counted):
+def test_a_replay_equals_a_call(counted):
     graphed, total, captures = counted
     for step in range(1, 4):
         x, y = torch.randn(2, 3), torch.randn(2, 3)
@@ -40,7 +40,7 @@ def test_a_replay_is_a_call(counted):
     assert graphed(x, y) is graphed(x, y)  # one address
 
 
-def test_what_is_captured_are_copies_of_the_inputs(counted):
+def test_a_capture_copies_its_inputs(counted):
     graphed, _, captures = counted
     x, y = torch.ones(2), torch.ones(2)
     graphed(x, y)
@@ -49,7 +49,7 @@ def test_what_is_captured_are_copies_of_the_inputs(counted):
     assert [buffer.tolist() for buffer in captures[0][1]] == [[2, 2], [2, 2]]
 
 
-def test_it_can_be_turned_off(counted):
+def test_graphs_can_be_disabled_and_are_off_under_autocast(counted):
     graphed, total, captures = counted
     with graphs_disabled():
         assert not graphed.is_replayed
@@ -61,7 +61,7 @@ def test_it_can_be_turned_off(counted):
     assert graphed.check() and total == 2
 
 
-def test_what_cannot_be_captured_runs_all_the_same():
+def test_a_function_that_cannot_be_captured_runs_eagerly_with_a_warning():
     def capture(*args):
         raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -86,7 +86,7 @@ class Scaled(nn.Module):
         return sum(self.layer(x) * self.scaling[name] for name in self.active)
 
 
-def test_what_a_module_is_switched_to_is_captured_anew():
+def test_changed_modules_are_captured_again():
     model, other = Scaled(), copy.deepcopy(Scaled())
     graphed = CUDAGraphed(model, model.modules, capture=capture_eagerly)
     x = torch.randn(2, 3)
@@ -111,7 +111,7 @@ def test_what_a_module_is_switched_to_is_captured_anew():
     assert graphed.check() and len(graphed.graphs) == n_graphs
 
 
-def test_what_hangs_on_a_module_is_not_left_out():
+def test_modules_with_hooks_run_eagerly():
     model = Scaled()
     graphed = CUDAGraphed(model, model.modules, capture=capture_eagerly)
     x = torch.ones(1, 3)

@@ -45,14 +45,14 @@ def said(model, processor, frames, **options):
 
 
 @pytest.mark.parametrize("window", ["sliding", "none"])
-def test_the_same_is_said_as_by_the_stock_layers(model, stock, processor, frames, n_lean, window):
+def test_a_stream_generates_the_same_as_with_stock_layers(model, stock, processor, frames, n_lean, window):
     expected = said(stock, processor, frames, window=window)
     assert not n_lean
     assert_same(said(model, processor, frames, window=window), expected)
     assert n_lean
 
 
-def test_several_streams_at_once_say_the_same(model, stock, processor, frames, n_lean):
+def test_batched_streams_generate_the_same_as_with_stock_layers(model, stock, processor, frames, n_lean):
     def side_by_side(which):
         streams = [which.start_stream(processor, **vars(OPTIONS)) for _ in range(2)]
         segments = []
@@ -90,7 +90,7 @@ def changes(layer, how):
 
 @pytest.mark.parametrize("how", ["hook", "norm", "linear", "mlp"])
 @pytest.mark.parametrize("index", [0, -1])
-def test_what_is_changed_is_followed(model, stock, processor, frames, how, index):
+def test_hooks_and_replaced_modules_take_effect(model, stock, processor, frames, how, index):
     before = said(model, processor, frames[:8])
     for one in (model, stock):
         changes(one.model.language_model.layers[index], how)
@@ -100,7 +100,7 @@ def test_what_is_changed_is_followed(model, stock, processor, frames, how, index
 
 
 @pytest.mark.parametrize("name", ["Qwen2VLDecoderLayer", "Qwen2VLAttention", "Qwen2VLRMSNorm", "Qwen2VLTextModel"])
-def test_a_class_that_changes_later_runs_by_itself(model, stock, processor, frames, monkeypatch, name):
+def test_a_layer_class_patched_later_runs_its_own_forward(model, stock, processor, frames, monkeypatch, name):
     kind = getattr(modeling_qwen2_vl, name)
     forward = kind.forward
     monkeypatch.setattr(kind, "forward", lambda self, *args, **keywords: forward(self, *args, **keywords))
@@ -108,7 +108,7 @@ def test_a_class_that_changes_later_runs_by_itself(model, stock, processor, fram
     assert_same(said(model, processor, frames[:8]), expected)
 
 
-def test_another_release_is_left_alone(stock, monkeypatch):
+def test_a_layer_class_with_other_code_is_not_accelerated(stock, monkeypatch):
     kind = modeling_qwen2_vl.Qwen2VLDecoderLayer
     forward = kind.forward
     monkeypatch.setattr(kind, "forward", lambda self, hidden, **keywords: 1.1 * forward(self, hidden, **keywords))
@@ -119,14 +119,14 @@ def test_another_release_is_left_alone(stock, monkeypatch):
     assert "forward" in vars(stock.model.language_model)
 
 
-def test_what_has_no_such_layers_is_left_alone():
+def test_a_module_without_known_layers_is_not_changed():
     other = nn.Sequential(nn.Linear(2, 2))
     lean.use_lean_layers(other)
     assert "forward" not in vars(other)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_says_the_same(name, frames, n_lean, tmp_path):
+def test_every_backbone_generates_the_same(name, frames, n_lean, tmp_path):
     checkpoint = open_checkpoint(write_published(name, tmp_path / name), position_scheme="mrope")
     model, processor = checkpoint.load_base(device="cpu").eval(), checkpoint.load_processor()
     language_model = model.model.language_model
@@ -141,7 +141,7 @@ def test_every_backbone_says_the_same(name, frames, n_lean, tmp_path):
     assert n_lean
 
 
-def test_other_calls_are_transformers_own(model, stock, n_lean):
+def test_calls_other_than_streams_use_transformers_layers(model, stock, n_lean):
     ids = torch.tensor([[5, 6, 7, 8, 9]])
     with torch.no_grad():
         outputs = [one(input_ids=ids, output_hidden_states=True) for one in (model, stock)]

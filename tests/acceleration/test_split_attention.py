@@ -10,7 +10,9 @@ SHAPES = [(1, 4, 7, 8960, 32), (3, 2, 2, 512, 4), (24, 4, 7, 1024, 2), (1, 2, 3,
 
 
 @pytest.mark.parametrize(("n", "n_kv_heads", "n_grouped", "n_keys", "parts"), SHAPES)
-def test_it_is_exact(n, n_kv_heads, n_grouped, n_keys, parts, device="cpu", dtype=torch.float32, atol=1e-6):
+def test_split_attention_equals_attention(
+    n, n_kv_heads, n_grouped, n_keys, parts, device="cpu", dtype=torch.float32, atol=1e-6
+):
     torch.manual_seed(0)
     held = torch.randn(2, n, n_kv_heads, n_keys + 1, 16, device=device, dtype=dtype)  # the last is never read
     held[..., n_keys, :] = torch.nan
@@ -26,7 +28,7 @@ def test_it_is_exact(n, n_kv_heads, n_grouped, n_keys, parts, device="cpu", dtyp
         torch.testing.assert_close(got[i].float(), expected, atol=atol, rtol=0)
 
 
-def test_queries_of_one_type_and_memory_of_another():
+def test_queries_and_cache_may_have_different_dtypes():
     """As under autocast."""
     held = torch.randn(2, 1, 2, 257, 16)
     query, mask = torch.randn(1, 4, 16), split_mask(torch.tensor([200]), 256, 2, torch.float32)
@@ -35,7 +37,7 @@ def test_queries_of_one_type_and_memory_of_another():
     torch.testing.assert_close(got.float(), attend_in_parts(query, *held, mask, 1.0), atol=0.05, rtol=0)
 
 
-def test_few_heads_have_many_parts_and_none_is_short():
+def test_fewer_heads_get_more_parts_of_at_least_128_keys():
     assert n_parts(4, 8960) == 32
     assert n_parts(4, 256) == 2  # of 128 keys
     assert n_parts(96, 8960) == 2
@@ -46,5 +48,5 @@ def test_few_heads_have_many_parts_and_none_is_short():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 5e-3)])
 @pytest.mark.parametrize(("n", "n_kv_heads", "n_grouped", "n_keys", "parts"), SHAPES)
-def test_it_is_exact_on_cuda(n, n_kv_heads, n_grouped, n_keys, parts, dtype, atol):
-    test_it_is_exact(n, n_kv_heads, n_grouped, n_keys, parts, "cuda", dtype, atol)
+def test_split_attention_equals_attention_on_cuda(n, n_kv_heads, n_grouped, n_keys, parts, dtype, atol):
+    test_split_attention_equals_attention(n, n_kv_heads, n_grouped, n_keys, parts, "cuda", dtype, atol)

@@ -33,7 +33,7 @@ def patches_of(grids):
 
 
 @pytest.mark.parametrize("grids", [GRIDS, GRIDS[:1]], ids=["of all sizes", "one video"])
-def test_tokens_and_gradients_are_the_same(towers, grids):
+def test_vision_tokens_and_gradients_equal_the_stock_towers(towers, grids):
     found = []
     for tower in towers:
         patches = patches_of(grids).requires_grad_()
@@ -44,7 +44,7 @@ def test_tokens_and_gradients_are_the_same(towers, grids):
         torch.testing.assert_close(lean, plain, rtol=1e-6, atol=1e-6)
 
 
-def test_pictures_of_one_size_are_one_call(towers, monkeypatch):
+def test_frames_of_one_size_share_one_attention_call(towers, monkeypatch):
     calls = []
     attend = vision.sdpa_attention_forward
     monkeypatch.setattr(vision, "sdpa_attention_forward", lambda *args, **kw: calls.append(1) or attend(*args, **kw))
@@ -58,7 +58,7 @@ def test_pictures_of_one_size_are_one_call(towers, monkeypatch):
     assert len(calls) == 3 * len(lean.blocks)
 
 
-def test_the_towers_own_modules_run(towers):
+def test_the_towers_own_modules_and_hooks_run(towers):
     """Adapters, hooks and changed modules still take effect."""
     lean, seen = towers[1], []
     before = lean(patches_of(GRIDS), grid_thw=torch.tensor(GRIDS)).pooler_output
@@ -72,7 +72,7 @@ def test_the_towers_own_modules_run(towers):
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
-def test_of_a_frozen_tower_nothing_is_kept(towers, is_frozen):
+def test_a_frozen_tower_saves_no_activations(towers, is_frozen):
     lean = towers[1].requires_grad_(not is_frozen).train()
     lean.gradient_checkpointing_enable()
     kept = []
@@ -82,7 +82,7 @@ def test_of_a_frozen_tower_nothing_is_kept(towers, is_frozen):
     assert bool(kept) is not is_frozen
 
 
-def test_parameters_keep_their_names_and_other_attention_is_left_alone(towers, make_model):
+def test_parameter_names_and_eager_attention_are_not_changed(towers, make_model):
     plain, lean = towers
     assert list(plain.state_dict()) == list(lean.state_dict())
     assert isinstance(lean.patch_embed.proj, PatchProjection) and lean.config._attn_implementation == PICTURE_SDPA
@@ -94,7 +94,7 @@ def test_parameters_keep_their_names_and_other_attention_is_left_alone(towers, m
     torch.testing.assert_close(*tokens, rtol=1e-5, atol=1e-5)
 
 
-def test_a_copy_runs_its_own_weights(towers):
+def test_a_deep_copy_uses_its_own_weights(towers):
     lean = towers[1]
     other = copy.deepcopy(lean)
     other.merger.mlp[2].bias.data += 1
@@ -102,7 +102,7 @@ def test_a_copy_runs_its_own_weights(towers):
     torch.testing.assert_close(tokens[1], tokens[0] + 1)
 
 
-def test_a_larger_input_is_convolved(towers):
+def test_an_input_larger_than_a_patch_is_convolved(towers):
     plain, lean = towers
     pictures = torch.randn(2, 3, 4, 28, 28)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_a_larger_input_is_convolved(towers):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_gpu(towers, dtype):
+def test_vision_tokens_equal_the_stock_towers_on_a_gpu(towers, dtype):
     bound = 1e-4 if dtype is torch.float32 else 5e-2
     with nullcontext() if dtype is torch.float32 else torch.autocast("cuda", dtype):
         tokens = [

@@ -117,7 +117,7 @@ def test_a_long_video_is_sampled_evenly_within_the_budget(tiny_processor, proces
 @pytest.mark.parametrize("max_frames", [20, 6])
 @pytest.mark.parametrize("header_s", [0.5, 600.0])
 @both_loaders
-def test_a_wrong_length_in_the_header_changes_nothing(processor, tmp_path, header_s, max_frames, load):
+def test_a_wrong_duration_in_the_header_does_not_change_the_frames(processor, tmp_path, header_s, max_frames, load):
     options = LoadOptions(max_frames=max_frames)
     path = write_video(tmp_path / "v.mkv", n_frames=45, fps=10)
     true = load(path, processor.video_processor, options)
@@ -132,7 +132,7 @@ def test_a_wrong_length_in_the_header_changes_nothing(processor, tmp_path, heade
 
 
 @both_loaders
-def test_a_file_without_a_length(processor, tmp_path, load):
+def test_a_file_whose_header_has_no_duration(processor, tmp_path, load):
     """Browsers record such files."""
     path = write_video(tmp_path / "live.mkv", n_frames=45, fps=10, muxer="matroska", muxer_options={"live": "1"})
     assert probe_video(path).duration_s is None
@@ -143,7 +143,7 @@ def test_a_file_without_a_length(processor, tmp_path, load):
 
 
 @both_loaders
-def test_a_part_of_a_video(processor, video, load):
+def test_start_and_end_select_a_part_of_a_video(processor, video, load):
     loaded = load(video, processor.video_processor, LoadOptions(start_s=1, end_s=3))
     assert loaded.times_s == [1.0, 1.5, 2.0, 2.5]
 
@@ -178,7 +178,7 @@ def test_picture_files_of_a_video_are_turned_upright_before_resizing(processor, 
         assert torch.equal(loaded.frames, expected)
 
 
-def test_a_video_url(processor, video):
+def test_a_video_is_downloaded_from_a_url(processor, video):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(video.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

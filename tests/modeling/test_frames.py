@@ -158,7 +158,7 @@ def test_prepared_frames_are_not_resized(frames, make_model, processor):
         other.push(PreparedFrames(frames[:1], (96, 130)))
 
 
-def test_frames_of_the_models_size_are_copied(frames, make_model, processor):
+def test_prepared_frames_are_a_copy_of_the_callers(frames, make_model, processor):
     """The caller may write its next frame into the same memory."""
     stream = make_model("mrope").start_stream(processor, do_resize=False, **GREEDY)
     own = frames[:6, :, :84, :112].contiguous()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from livecc_hf.modeling import grammar
 
 
-def test_turns_tile_the_stream():
+def test_turns_cover_the_stream_without_gaps():
     spans = grammar.split_turns(12)
     assert [(s.first_frame, s.n_frames, s.start_s, s.end_s) for s in spans] == [
         (0, 6, 0.0, 3.0), (6, 2, 3.0, 4.0), (8, 2, 4.0, 5.0), (10, 2, 5.0, 6.0)
@@ -16,7 +16,7 @@ def test_turns_tile_the_stream():
 
 
 @pytest.mark.parametrize("n_frames", [0, -2, 7])
-def test_frames_that_make_no_turns(n_frames):
+def test_an_invalid_number_of_frames_is_refused(n_frames):
     with pytest.raises(ValueError, match=f"got {n_frames} frames"):
         grammar.split_turns(n_frames)
 
@@ -92,7 +92,7 @@ def test_words_are_joined_as_they_are_written(words, text):
     assert grammar.spoken_text(words) == text + " ..."
 
 
-def test_streamingvlms_turns_are_a_second_each():
+def test_turns_of_streamingvlm_last_one_second():
     spans = grammar.split_turns(6, grammar.STREAMINGVLM)
     assert [(s.first_frame, s.n_frames, s.start_s, s.end_s) for s in spans] == [
         (0, 2, 0.0, 1.0), (2, 2, 1.0, 2.0), (4, 2, 2.0, 3.0)
@@ -102,7 +102,7 @@ def test_streamingvlms_turns_are_a_second_each():
     assert grammar.assign_words(words, [0.5, 1.5, 2.5]) == ([[], ["a", "b", "c"], []], 0)
 
 
-def test_streamingvlm_has_a_message_for_what_was_said_before():
+def test_streamingvlm_writes_the_previous_text_as_a_message():
     assert grammar.first_texts("Q", "T", "P", grammar.STREAMINGVLM) == ("Q\nT", "P")
     assert grammar.first_texts("Q", "T", "P") == ("Q\n\nP", "")
     opening = grammar.prompt_start("S", grammar.STREAMINGVLM, "P")
@@ -111,7 +111,7 @@ def test_streamingvlm_has_a_message_for_what_was_said_before():
         grammar.first_texts("Q", None, float("nan"), grammar.STREAMINGVLM)
 
 
-def test_a_grammar_has_a_name():
+def test_grammars_are_found_by_name():
     assert grammar.find_grammar("livecc") is grammar.LIVECC
     for name in ("other", None, 3):
         with pytest.raises(ValueError, match=f"grammar={name!r} is unknown: expected one of livecc, streamingvlm"):

@@ -70,7 +70,7 @@ def test_auto_map_names_every_auto_class(hub_folder):
         assert f"class {name}" in (hub_folder / f"{module}.py").read_text()
 
 
-def test_the_folder_carries_the_code_but_what_type_checkers_read(hub_folder):
+def test_the_folder_contains_the_code_without_interfaces_for_type_checkers(hub_folder):
     code = {path.name for path in Path(modeling.__file__).parent.glob("*.py")}
     assert {path.name for path in hub_folder.glob("*.py")} == code - {"__init__.py", "interfaces.py"}
 
@@ -198,7 +198,7 @@ def test_without_pyav_frames_still_stream_and_files_say_what_to_install(hub_fold
 
 
 @pytest.mark.slow
-def test_is_refused_without_trust(hub_folder, tmp_path):
+def test_loading_without_trust_remote_code_is_refused(hub_folder, tmp_path):
     code = """
         import sys
         from transformers import AutoModel, AutoProcessor
@@ -238,7 +238,7 @@ def test_saving_in_the_published_layout_loads_again(make_model, published_checkp
     assert all(torch.equal(again.state_dict()[k], v) for k, v in make_model("mrope").state_dict().items())
 
 
-def test_default_query_is_saved(processor, tmp_path, published_checkpoint):
+def test_the_default_query_is_saved_with_the_processor(processor, tmp_path, published_checkpoint):
     own = StreamingProcessor.from_pretrained(published_checkpoint, default_query="Narrate.")
     own.save_pretrained(tmp_path)
     assert StreamingProcessor.from_pretrained(tmp_path).default_query == "Narrate."

@@ -32,7 +32,7 @@ def relative_error(found, expected):
 
 
 @pytest.mark.parametrize(("dtype", "limit"), LIMITS)
-def test_keys_moved_many_times_lose_no_more_than_one_rounding(dtype, limit):
+def test_rotating_keys_at_64_evictions_rounds_them_only_once(dtype, limit):
     torch.manual_seed(0)
     keys = torch.randn(1, 2, 200, SIZE).to(dtype)
     cache = KVCache(KVCachePool([torch.device("cpu")], is_evictable=True))
@@ -47,7 +47,7 @@ def test_keys_moved_many_times_lose_no_more_than_one_rounding(dtype, limit):
 
 @pytest.mark.parametrize("by_run", [True, False], ids=["by run", "at once"])
 @pytest.mark.parametrize(("dtype", "limit"), LIMITS)
-def test_whatever_comes_and_goes_the_rest_is_what_it_was_at_earlier_positions(dtype, limit, by_run, monkeypatch):
+def test_kept_keys_equal_keys_computed_at_their_new_positions_after_random_evictions(dtype, limit, by_run, monkeypatch):
     """Two streams in one pool; keys and values of each layer against a list of tokens that is cut the same way."""
     monkeypatch.setattr(kv_cache, "_BY_RUN", ["cpu"] if by_run else [])
     torch.manual_seed(0)
@@ -87,7 +87,7 @@ def test_whatever_comes_and_goes_the_rest_is_what_it_was_at_earlier_positions(dt
     assert most_shifts > 10
 
 
-def test_the_last_tokens_leave_without_an_operation():
+def test_evicting_the_last_tokens_runs_no_operation():
     cache = KVCache(KVCachePool([torch.device("cpu")], is_evictable=True))
     keys = torch.randn(1, 2, 10, SIZE)
     cache.append(0, keys, keys)
@@ -116,7 +116,7 @@ def operations_of_an_eviction(dtype, n_layers, n_tokens, n_runs, device="meta"):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_an_eviction_is_a_few_operations_and_asks_its_device_for_nothing(dtype):
+def test_an_eviction_takes_few_operations_and_reads_no_value_from_the_device(dtype):
     """In LiveCC-7B's shape."""
     few = operations_of_an_eviction(dtype, n_layers=28, n_tokens=7000, n_runs=2)
     assert len(few) < 40
@@ -126,7 +126,7 @@ def test_an_eviction_is_a_few_operations_and_asks_its_device_for_nothing(dtype):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_an_eviction_does_not_wait_for_its_device():
+def test_an_eviction_does_not_synchronise_with_the_gpu():
     operations_of_an_eviction(torch.bfloat16, 4, 2000, 3, "cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:

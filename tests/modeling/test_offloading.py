@@ -11,7 +11,7 @@ GREEDY = {"do_sample": False, "max_new_tokens": 4, "max_pixels": 50176}
 CPU = torch.device("cpu")
 
 
-def test_decoder_layers_may_be_offloaded_and_nothing_else(make_model, processor, load_frames):
+def test_only_decoder_layers_may_be_offloaded(make_model, processor, load_frames):
     frames = load_frames("live_cc")[:8]
     model = make_model("mrope")
     expected = model.start_stream(processor, **GREEDY).push(frames)

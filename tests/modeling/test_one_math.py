@@ -59,7 +59,7 @@ class ChangedLayer(nn.Module):
         return 1.5 * self.layer(0.9 * hidden_states, **keywords) + 0.01
 
 
-def test_a_changed_decoder_layer_is_followed(model, processor, frames):
+def test_a_replaced_decoder_layer_changes_the_stream(model, processor, frames):
     as_it_was = streamed(model, processor, frames)[0]
     layers = model.model.language_model.layers
     layers[1] = ChangedLayer(layers[1])
@@ -70,7 +70,7 @@ def test_a_changed_decoder_layer_is_followed(model, processor, frames):
     torch.testing.assert_close(logits[-last:], segments[-1].logits, atol=1e-4, rtol=0)
 
 
-def test_a_changed_vision_tower_is_followed(model, processor, frames):
+def test_a_changed_vision_block_changes_the_stream(model, processor, frames):
     as_it_was = streamed(model, processor, frames)[0]
     block = model.model.visual.blocks[0]
     forward = block.forward
@@ -83,7 +83,9 @@ def test_a_changed_vision_tower_is_followed(model, processor, frames):
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_other_calls_attend_as_before(implementation, published_checkpoint, processor, frames):
+def test_calls_other_than_streams_keep_their_attention_implementation(
+    implementation, published_checkpoint, processor, frames
+):
     model = LiveCCForConditionalGeneration.from_pretrained(
         published_checkpoint, attn_implementation=implementation, position_scheme="mrope"
     ).eval()
@@ -98,7 +100,7 @@ def test_other_calls_attend_as_before(implementation, published_checkpoint, proc
     assert_same(model.start_stream(processor, OPTIONS).push(frames[:8]), segments)
 
 
-def test_no_layer_of_transformers_is_named():
+def test_modeling_imports_nothing_from_transformers_models():
     for path in MODELING.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
@@ -112,7 +114,7 @@ class OnCuda:
     new_full = staticmethod(torch.full)
 
 
-def test_on_an_amd_gpu_the_newest_keys_are_seen_by_a_table(monkeypatch):
+def test_amd_gpus_get_a_mask_tensor_aligned_to_the_newest_keys(monkeypatch):
     """Its device type is "cuda" too, but its causal mask may be aligned to the oldest keys."""
     caches = PackedBatch([], [])
     monkeypatch.setattr(torch.version, "hip", None)

@@ -29,7 +29,7 @@ def padded_left(inputs, n, pad_id):
 
 
 @pytest.mark.parametrize("scheme", ["mrope", "sequential", "reference"])
-def test_generated_tokens_are_what_one_forward_predicts(scheme, question, make_model, processor):
+def test_generated_tokens_equal_those_of_one_forward_pass(scheme, question, make_model, processor):
     model = make_model(scheme)
     options = {"do_sample": False, "max_new_tokens": 6, "min_new_tokens": 6}
     out = model.generate(**question, **options)
@@ -49,7 +49,7 @@ def test_generated_tokens_are_what_one_forward_predicts(scheme, question, make_m
     assert left[0, n + 7 :].tolist() == out[0, n:].tolist()
 
 
-def test_the_schemes_differ_and_training_sees_the_difference(question, make_model):
+def test_the_training_loss_depends_on_the_position_scheme(question, make_model):
     labels = question["input_ids"].clone()
     labels[:, :-8] = -100  # the question after the clip
     losses = {}
@@ -65,7 +65,7 @@ def test_the_schemes_differ_and_training_sees_the_difference(question, make_mode
     assert abs(losses["mrope"] - losses["sequential"]) > 1e-4
 
 
-def test_sequential_positions_are_the_tokens_numbers(question, make_model):
+def test_sequential_positions_are_token_indices(question, make_model):
     positions, delta = make_model("sequential").model.get_rope_index(
         question["input_ids"],
         mm_token_type_ids=question["mm_token_type_ids"],

@@ -21,7 +21,7 @@ def conversation():
 
 @pytest.mark.parametrize("scheme", ["mrope", "sequential", "reference"])
 @pytest.mark.parametrize("cuts", [[20], [9, 40], [7, 25, 26, 40]])
-def test_any_split_at_turns_arrives_at_the_same_positions(scheme, cuts):
+def test_positions_do_not_depend_on_how_turns_are_split_into_calls(scheme, cuts):
     types, ends = conversation()
     whole = extend_positions(types, GRIDS, PositionState(), scheme, ends)
     state, parts, grids = PositionState(), [], list(GRIDS)
@@ -54,20 +54,20 @@ def test_mrope_equals_transformers_where_space_is_not_shorter_than_time(publishe
     assert torch.equal(delta, expected_delta)
 
 
-def test_what_follows_a_long_video_starts_after_its_last_step():
+def test_text_after_a_long_video_starts_after_its_last_temporal_step():
     state = PositionState(next_position=10)
     positions = extend_positions([2] * 12 + [0], [(12, 2, 2)], state, "mrope")
     assert positions[:, -1].tolist() == [22, 22, 22]
     assert torch.equal(vision_positions((1, 4, 4), 5), torch.tensor([[5, 5, 5, 5], [5, 5, 6, 6], [5, 6, 5, 6]]))
 
 
-def test_errors_name_what_clashes():
+def test_inconsistent_inputs_are_named_in_the_error():
     with pytest.raises(ValueError, match="'spiral' is unknown: expected one of mrope, sequential, reference"):
         extend_positions([0], [], PositionState(), "spiral")
     with pytest.raises(ValueError, match=r"make 4 tokens, but the sequence has 3 vision tokens"):
         extend_positions([2, 2, 2], [(1, 4, 4)], PositionState(), "mrope")
 
 
-def test_missing_grids_are_named(make_model):
+def test_missing_grids_are_named_in_the_error(make_model):
     with pytest.raises(ValueError, match="vision token of type 2 .* no grid is left"):
         make_model("mrope").model.get_rope_index(torch.tensor([[1, 1]]), mm_token_type_ids=torch.tensor([[0, 2]]))

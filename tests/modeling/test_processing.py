@@ -88,7 +88,7 @@ def test_an_odd_clip_repeats_its_last_frame(processor):
         (6, 6, [(50, 51, "late")], "none of the 1 words ends between .* 0.00 s and its last at 2.50 s"),
     ],
 )
-def test_clips_that_give_no_sample(n_frames, n_times, words, message, processor):
+def test_invalid_clips_are_refused(n_frames, n_times, words, message, processor):
     with pytest.raises(ValueError, match=message):
         encode_commentary(
             processor, torch.zeros(n_frames, 3, 28, 28, dtype=torch.uint8), [n / 2 for n in range(n_times)], words

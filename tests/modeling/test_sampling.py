@@ -22,7 +22,7 @@ def make_sampler(**options):
     return Sampler(StreamOptions(**options), generation_config=None, end_ids=[0], continuation_id=1)
 
 
-def test_streams_of_a_pool_that_choose_in_several_ways_say_what_they_say_alone(
+def test_pooled_streams_with_different_sampling_options_generate_the_same_as_alone(
     frames, make_model, processor, monkeypatch
 ):
     model = make_model("mrope")
@@ -50,7 +50,7 @@ def test_streams_of_a_pool_that_choose_in_several_ways_say_what_they_say_alone(
     assert sizes == {1, 2}
 
 
-def test_a_context_counts_for_its_stream_only():
+def test_the_repetition_penalty_counts_only_the_streams_own_context():
     logits = torch.tensor([[1.0, 2.0, 1.9]]).repeat(3, 1)
     sampler = BatchSampler([make_sampler(do_sample=False, repetition_penalty=2.0)] * 3, [[0], [1], [2, 2, 1]], 3, CPU)
     assert sampler.sample(logits, [0, 1, 2], [0, 1, 2])[0].tolist() == [1, 2, 0]
@@ -58,7 +58,7 @@ def test_a_context_counts_for_its_stream_only():
     assert sampler.sample(logits[:1], [1], [1])[0].tolist() == [1]  # all three are in its context now
 
 
-def test_draws_are_by_probability_and_by_seed():
+def test_draws_follow_the_probabilities_and_are_reproducible_by_seed():
     """Each stream draws from its own generator as `torch.multinomial` does, whatever other streams draw."""
     options = {"do_sample": True, "top_k": 0, "repetition_penalty": 1.0}
     logits = torch.tensor([0.5, 0.3, 0.2]).log().repeat(3, 1)
@@ -72,7 +72,7 @@ def test_draws_are_by_probability_and_by_seed():
     assert drawn[0, :50].tolist() == [int(torch.multinomial(probabilities, 1, generator=generator)) for _ in range(50)]
 
 
-def test_more_streams_are_no_more_operations_than_their_draws():
+def test_more_streams_need_only_their_random_draws_as_further_operations():
     """Also when streams leave: the others continue as they would alone."""
     options = {"do_sample": True, "top_p": 0.9}
     logits = torch.randn(6, 8, 500, generator=torch.Generator().manual_seed(0))
@@ -95,7 +95,7 @@ def test_more_streams_are_no_more_operations_than_their_draws():
 
 
 @pytest.mark.parametrize("do_sample", [False, True])
-def test_scores_that_are_not_finite_are_told_apart(do_sample):
+def test_streams_without_finite_scores_get_no_token(do_sample):
     inf = float("inf")
     logits = torch.tensor([[1.0, 2.0], [float("nan"), 2.0], [3.0, -inf], [-inf, -inf], [1.0, inf]])
     sampler = BatchSampler([make_sampler(do_sample=do_sample, seed=0, top_k=1)] * 5, [[0]] * 5, 1, CPU)
@@ -103,7 +103,7 @@ def test_scores_that_are_not_finite_are_told_apart(do_sample):
     assert (tokens.tolist(), failures) == ([1, NO_TOKEN, 0, NO_TOKEN, NO_TOKEN], {})
 
 
-def test_a_draw_that_fails_harms_its_stream_only():
+def test_a_failing_draw_affects_only_its_stream():
     samplers = [make_sampler(do_sample=True, seed=n, top_k=1) for n in range(3)]
     samplers[1].draw = lambda waits: 1 / 0
     tokens, failures = BatchSampler(samplers, [[0]] * 3, 1, CPU).sample(torch.eye(3), [0, 1, 2], [0, 1, 2])
@@ -111,7 +111,7 @@ def test_a_draw_that_fails_harms_its_stream_only():
 
 
 @pytest.mark.parametrize("do_sample", [False, True])
-def test_a_stream_with_scores_that_are_no_numbers_ends_alone(do_sample, frames, make_model, processor):
+def test_a_pooled_stream_with_nan_scores_fails_and_the_others_continue(do_sample, frames, make_model, processor):
     model = make_model("mrope")
     options = {"do_sample": do_sample, "seed": 5}
     expected = model.start_stream(processor, OPTIONS, **options).push(frames)
@@ -138,7 +138,7 @@ class Picky(LogitsProcessor):
         return scores
 
 
-def test_who_failed_of_those_that_choose_alike_is_found():
+def test_a_logits_processor_that_fails_in_a_batch_is_attributed_to_its_stream():
     alike = [make_sampler(do_sample=False, repetition_penalty=1.0) for _ in range(3)]
     for one in alike:
         one.processors.append(Picky(7))

@@ -8,7 +8,7 @@ from livecc_hf.modeling import ContextFullError, StreamFinishedError
 GREEDY = {"do_sample": False, "max_new_tokens": 6, "output_logits": True, "max_pixels": 50176}
 
 
-def test_the_end_of_the_context_is_one_clear_error(frames, make_model, processor):
+def test_a_full_context_is_one_clear_error(frames, make_model, processor):
     model = make_model("mrope")
     text_config = model.config.text_config
     before = text_config.max_position_embeddings
@@ -30,7 +30,7 @@ def test_the_end_of_the_context_is_one_clear_error(frames, make_model, processor
         text_config.max_position_embeddings = before
 
 
-def test_a_turn_that_fails_leaves_the_stream_as_it_was(frames, make_model, processor):
+def test_a_failed_turn_leaves_the_stream_unchanged(frames, make_model, processor):
     model = make_model("mrope")
     whole = model.start_stream(processor, **GREEDY).push(frames[:14])
     assert len(whole[2].token_ids) > 1

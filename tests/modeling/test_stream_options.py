@@ -16,7 +16,7 @@ def test_sampling_is_reproducible_by_seed(frames, make_model, processor):
     assert ids(1) == ids(1) != ids(2)
 
 
-def test_options_win_over_generation_config_over_live_defaults(make_model, processor):
+def test_options_override_the_generation_config_which_overrides_live_defaults(make_model, processor):
     model = make_model("mrope")
     live = model.start_stream(processor)._sampler
     assert (live.do_sample, live.max_new_tokens) == (True, 16)
@@ -90,7 +90,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_values_of_a_wrong_kind_are_refused_at_the_start(name, make_model, processor):
+def test_options_of_a_wrong_type_are_refused_when_the_stream_starts(name, make_model, processor):
     model = make_model("mrope")
     for value in WRONG[name]:
         with pytest.raises(ValueError, match=f"^{name}=.*: expected "):
@@ -99,12 +99,12 @@ def test_values_of_a_wrong_kind_are_refused_at_the_start(name, make_model, proce
         model.start_stream(processor, {name: None})
 
 
-def test_the_largest_seeds_are_taken(frames, make_model, processor):
+def test_the_smallest_and_largest_seeds_are_accepted(frames, make_model, processor):
     for seed in (2**64 - 1, -(2**63)):
         assert make_model("mrope").start_stream(processor, seed=seed, max_pixels=50176).push(frames[:6])
 
 
-def test_answers_are_as_long_as_asked(frames, make_model, processor):
+def test_max_new_tokens_limits_an_answer(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, **GREEDY)
     stream.push(frames[:6])
     for wrong in (0, "many", 2.0, None, True):

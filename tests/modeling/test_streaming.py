@@ -74,7 +74,7 @@ def test_one_shot_reference_finds_the_first_turn_by_the_message_end(frames, proc
         torch.testing.assert_close(segment.logits, logits, atol=1e-4, rtol=0)
 
 
-def test_a_callers_buffer_may_be_written_again(frames, make_model, processor):
+def test_the_caller_may_reuse_its_frame_buffer(frames, make_model, processor):
     model = make_model("mrope")
     whole = model.start_stream(processor, **GREEDY).push(frames)
     stream, buffer, segments = model.start_stream(processor, **GREEDY), torch.empty_like(frames[:1]), []
@@ -86,7 +86,7 @@ def test_a_callers_buffer_may_be_written_again(frames, make_model, processor):
         torch.testing.assert_close(a.logits, b.logits)
 
 
-def test_interleaved_streams_do_not_touch_each_other(frames, make_model, processor):
+def test_interleaved_streams_do_not_affect_each_other(frames, make_model, processor):
     model = make_model("mrope")
     options = StreamOptions(**GREEDY)
     pairs = [(frames, "Comment."), (frames.flip(0), "What moves?")]
@@ -128,7 +128,7 @@ def test_segment_times_are_in_order_and_follow_the_clock(frames, make_model, pro
     assert [s.token_ids for s in relative] == [s.token_ids for s in segments[:2]]
 
 
-def test_dropped_frames_move_the_time_that_the_model_reads(frames, make_model, processor):
+def test_missing_frames_move_the_time_label(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, **GREEDY)
     times_s = [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 10.1, 10.6, 11.1, 11.6]
     segments = stream.push(frames[:12], times_s)
@@ -197,7 +197,7 @@ def test_a_query_asked_while_a_turn_is_generated_enters_with_the_next_one(frames
 
 
 @pytest.mark.parametrize("window", ["sliding", "none", "reprefill"])
-def test_a_stream_that_was_warmed_up_says_the_same(window, frames, make_model, processor):
+def test_warming_up_does_not_change_the_commentary(window, frames, make_model, processor):
     model = make_model("mrope")
     options = GREEDY | {"window": window, "do_sample": True, "seed": 3}
     expected = model.start_stream(processor, query="Other.", **options).push(frames)
@@ -214,13 +214,13 @@ def test_a_stream_that_was_warmed_up_says_the_same(window, frames, make_model, p
 
 
 @pytest.mark.parametrize("frame_px", ["x", (28,), (28, 0), (28, 2.5), 28, None, (True, 28)])
-def test_a_warm_up_wants_a_size(frame_px, make_model, processor):
+def test_a_warm_up_refuses_an_invalid_frame_size(frame_px, make_model, processor):
     stream = make_model("mrope").start_stream(processor, **GREEDY)
     with pytest.raises(ValueError, match="frame_px=.*: expected height and width in pixels"):
         stream.warm_up(frame_px)
 
 
-def test_a_reset_stream_has_nothing_of_the_one_before(frames, make_model, processor):
+def test_a_reset_stream_reads_no_stale_cache(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, **GREEDY)
     expected = stream.push(frames)
     for held in stream.state.cache.memory._groups[0].held:
@@ -229,7 +229,7 @@ def test_a_reset_stream_has_nothing_of_the_one_before(frames, make_model, proces
     assert stream.push(frames) == expected
 
 
-def test_nothing_is_left_of_a_turn_that_was_undone(frames, make_model, processor):
+def test_undoing_a_turn_leaves_no_trace_in_the_cache(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, **GREEDY)
     expected = stream.push(frames)
     stream.reset()
@@ -248,7 +248,7 @@ def test_nothing_is_left_of_a_turn_that_was_undone(frames, make_model, processor
     assert said == expected
 
 
-def test_an_answer_leaves_the_commentary_as_it_was(frames, make_model, processor):
+def test_an_answer_does_not_change_the_commentary(frames, make_model, processor):
     model = make_model("mrope")
     asked, plain = (model.start_stream(processor, **GREEDY) for _ in range(2))
     asked.push(frames[:8])
@@ -262,7 +262,7 @@ def test_an_answer_leaves_the_commentary_as_it_was(frames, make_model, processor
         torch.testing.assert_close(one.logits, other.logits)
 
 
-def test_an_answer_draws_nothing_from_the_commentarys_sampling(frames, make_model, processor):
+def test_an_answer_does_not_advance_the_commentarys_random_generator(frames, make_model, processor):
     model = make_model("mrope")
     options = {"do_sample": True, "temperature": 3.0, "seed": 3, "max_new_tokens": 6, "max_pixels": 50176}
     asked, plain = (model.start_stream(processor, **options) for _ in range(2))
@@ -271,7 +271,7 @@ def test_an_answer_draws_nothing_from_the_commentarys_sampling(frames, make_mode
     assert asked.push(frames[8:]) == plain.push(frames[8:])
 
 
-def test_stream_generate_takes_frames_and_yields_as_it_goes(frames, make_model, processor):
+def test_stream_generate_yields_each_segment_as_soon_as_its_frames_are_read(frames, make_model, processor):
     model = make_model("mrope")
     shown = []
 
@@ -288,7 +288,7 @@ def test_stream_generate_takes_frames_and_yields_as_it_goes(frames, make_model, 
     assert [first, *rest] == stream.push(frames) + stream.finish()
 
 
-def test_stream_generate_yields_what_came_before_the_context_was_full(frames, make_model, processor):
+def test_stream_generate_yields_the_turns_before_a_full_context(frames, make_model, processor):
     model = make_model("mrope")
     text_config = model.config.text_config
     before = text_config.max_position_embeddings
@@ -305,14 +305,14 @@ def test_stream_generate_yields_what_came_before_the_context_was_full(frames, ma
         text_config.max_position_embeddings = before
 
 
-def test_frames_that_wait_can_be_discarded(frames, make_model, processor):
+def test_discard_waiting_drops_the_waiting_frames(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, **GREEDY)
     stream.push(frames[:5])
     assert stream.discard_waiting() == 5
     assert stream.push(frames[:5]) == []
 
 
-def test_bfloat16_streams(frames, published_checkpoint):
+def test_a_bfloat16_model_streams_finite_logits(frames, published_checkpoint):
     model, processor, _ = load_model_and_processor(published_checkpoint, dtype="bfloat16", position_scheme="mrope")
     segments = model.start_stream(processor, **GREEDY).push(frames[:8])
     assert len(segments) == 2
@@ -337,7 +337,7 @@ def test_training_in_the_reference_scheme_is_an_error(make_model):
         model.eval()
 
 
-def test_steps_launched_ahead_and_taken_back_change_nothing(frames, make_model, processor, monkeypatch):
+def test_steps_launched_ahead_and_discarded_do_not_change_the_commentary(frames, make_model, processor, monkeypatch):
     """As on CUDA, where a step is launched before the last one's token is known."""
     model = make_model("mrope")
     options = StreamOptions(**(GREEDY | {"stop_at_continuation": True}), vision_window_s=3)
@@ -357,7 +357,7 @@ def test_steps_launched_ahead_and_taken_back_change_nothing(frames, make_model, 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("scheme", ["mrope", "sequential", "reference"])
-def test_a_stream_on_cuda_says_what_it_says_on_the_cpu(scheme, frames, published_checkpoint, make_model, processor):
+def test_a_stream_on_cuda_equals_the_stream_on_the_cpu(scheme, frames, published_checkpoint, make_model, processor):
     options = StreamOptions(**GREEDY, vision_window_s=3, text_window=60)
     expected = make_model(scheme).start_stream(processor, options).push(frames)
     model = load_model_and_processor(published_checkpoint, device="cuda", dtype="float32", position_scheme=scheme)[0]
@@ -368,7 +368,7 @@ def test_a_stream_on_cuda_says_what_it_says_on_the_cpu(scheme, frames, published
 
 
 @pytest.mark.slow
-def test_two_hours_cost_a_turn_what_they_cost_at_the_beginning(frames, make_model, processor):
+def test_the_cost_of_a_turn_does_not_grow_over_two_hours(frames, make_model, processor):
     """7,200 turns: operations, memory and positions do not grow."""
     stream = make_model("mrope").start_stream(
         processor, do_sample=False, max_new_tokens=6, max_pixels=28 * 28 * 12, min_pixels=28 * 28 * 4

@@ -27,7 +27,7 @@ def saying(model, token_ids):
 
 
 @pytest.mark.parametrize("wrong", [HALF, "\udcff", 5, b"what", ["what"], None])
-def test_what_cannot_be_asked_is_refused_and_changes_nothing(wrong, frames, make_model, processor):
+def test_invalid_queries_and_questions_are_refused_and_change_nothing(wrong, frames, make_model, processor):
     model = make_model("mrope")
     expected = model.start_stream(processor, **GREEDY).push(frames)
     stream = model.start_stream(processor, **GREEDY)
@@ -53,7 +53,7 @@ def test_a_sample_with_half_a_character_is_refused(frames, processor):
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), 5, b"what", ["what"]])
-def test_a_sample_of_what_is_no_text_is_refused(wrong, frames, processor):
+def test_a_sample_with_texts_that_are_not_strings_is_refused(wrong, frames, processor):
     times_s = [n / 2 for n in range(10)]
     for name in ("query", "title", "previous"):
         with pytest.raises(ValueError, match=f"{name}=.*: expected a string"):
@@ -65,7 +65,7 @@ def test_a_sample_of_what_is_no_text_is_refused(wrong, frames, processor):
 @pytest.mark.parametrize(
     ("n_tokens", "text"), [(3, "goal"), (4, "goal"), (5, "goal 日"), (6, "goal 日"), (7, "goal 日"), (8, "goal 日本")]
 )
-def test_what_is_cut_inside_of_a_character_leaves_it_out(n_tokens, text, frames, make_model, processor):
+def test_a_character_cut_by_the_token_limit_is_left_out(n_tokens, text, frames, make_model, processor):
     model = make_model("mrope")
     ids = processor.tokenizer(" goal 日本", add_special_tokens=False)["input_ids"]
     assert len(ids) == 8

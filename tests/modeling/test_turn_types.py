@@ -52,7 +52,7 @@ def _is_method(owner, frame):
     return False
 
 
-def test_a_turn_crosses_few_types(load_frames, make_model, processor):
+def test_a_turn_uses_at_most_15_classes(load_frames, make_model, processor):
     frames = load_frames("live_cc")[:20, :, :84, :112]
     options = StreamOptions(max_pixels=9408, min_pixels=784, vision_window_s=3, text_window=40, text_sink=0, seed=1)
     stream = make_model("mrope").start_stream(processor, options)

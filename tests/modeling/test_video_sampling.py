@@ -36,7 +36,7 @@ def expected_numbers(times, last_s, fps=2, start=None, end=None):
 
 
 class TestChoice:
-    def test_equals_the_reference(self, reference_dir):
+    def test_sampled_frames_equal_the_reference(self, reference_dir):
         recorded = np.load(reference_dir / "live_cc_frames.npz")
         sampled = list(iter_frames(reference_dir / "clip.mp4"))
         assert [f.time_s for f in sampled] == recorded["timestamps"].tolist()
@@ -45,7 +45,7 @@ class TestChoice:
         difference = (frames.int() - torch.from_numpy(recorded["frames"]).int()).abs()
         assert difference.float().mean((1, 2, 3)).max() < 0.2  # the neighbouring frames differ by more than 1
 
-    def test_of_a_training_clip_has_exact_times(self, reference_dir):
+    def test_times_of_a_training_clip_are_exact(self, reference_dir):
         """The reference compares float32 times, so its frames from the 15th on are one source frame later."""
         sample = json.loads((reference_dir / "train_sample.json").read_text())
         video = sample["conversation"][0]["content"][0]
@@ -57,7 +57,7 @@ class TestChoice:
 
     @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".webm"])
     @pytest.mark.parametrize("first", [0, 5], ids=["from_0", "late"])
-    def test_at_a_variable_rate(self, tmp_path, suffix, first):
+    def test_a_file_with_a_variable_frame_rate(self, tmp_path, suffix, first):
         times = [first + Fraction(t) / 10 for t in (0, 1, 2, 5, 6, 27, 28, 30, 31, 32, 40)]
         codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
         path = write_video(tmp_path / f"video{suffix}", times_s=times, codec=codec)
@@ -72,7 +72,7 @@ class TestChoice:
         start=st.none() | st.integers(-100, 4000),
         length=st.none() | st.integers(1, 3000),
     )
-    def test_follows_the_rule_anywhere(self, tmp_path, gaps, fps, start, length):
+    def test_random_files_and_ranges_follow_the_sampling_rule(self, tmp_path, gaps, fps, start, length):
         times = [Fraction(sum(gaps[:i]), 1000) for i in range(len(gaps) + 1)]
         path = write_video(tmp_path / "video.mkv", times_s=times, clock=1000, codec="ffv1", pixel_format="gray")
         start = None if start is None else Fraction(start, 1000)
@@ -84,7 +84,7 @@ class TestChoice:
             with pytest.raises(VideoReadError):
                 numbers(path, start, end, fps)
 
-    def test_counts_negative_times(self, tmp_path):
+    def test_negative_times_are_sampled(self, tmp_path):
         path = write_video(
             tmp_path / "video.ts",
             times_s=[Fraction(i - 10, 10) for i in range(30)],
@@ -93,25 +93,25 @@ class TestChoice:
         assert read(path) == [(0, -1.0), (4, -0.5), (9, 0.0), (14, 0.5), (19, 1.0), (24, 1.5)]
         assert read(path, start_s=0) == [(9, 0.0), (14, 0.5), (19, 1.0), (24, 1.5)]
 
-    def test_of_a_file_without_timestamps_uses_its_rate(self, tmp_path):
+    def test_a_file_without_timestamps_is_timed_by_its_frame_rate(self, tmp_path):
         path = write_video(tmp_path / "video.h264", n_frames=50, fps=25, codec_options={"bf": "3", "preset": "medium"})
         assert numbers(path) == [0, 12, 24, 37]
         assert probe_video(path).duration_s is None
 
-    def test_with_b_frames(self, tmp_path):
+    def test_b_frames_are_sampled_in_display_order(self, tmp_path):
         for suffix in (".mp4", ".mkv", ".ts"):
             path = write_video(tmp_path / f"b{suffix}", codec_options={"bf": "3", "preset": "medium"})
             assert numbers(path) == [0, 4, 9, 14, 19, 24]
 
-    def test_above_the_files_rate_repeats(self, tmp_path):
+    def test_frames_are_repeated_above_the_files_rate(self, tmp_path):
         path = write_video(tmp_path / "slow.mp4", n_frames=3, fps=1)
         assert read(path) == [(0, 0.0), (0, 0.5), (0, 1.0), (1, 1.5), (1, 2.0), (2, 2.5)]
 
-    def test_of_a_video_shorter_than_a_turn(self, tmp_path):
+    def test_a_video_shorter_than_a_turn(self, tmp_path):
         assert read(write_video(tmp_path / "one.mp4", n_frames=1)) == [(0, 0.0)]
         assert numbers(write_video(tmp_path / "two.mp4", n_frames=9)) == [0, 4]
 
-    def test_of_a_range(self, tmp_path):
+    def test_start_and_end_select_a_range(self, tmp_path):
         path = write_video(tmp_path / "video.mp4")
         assert read(path, start_s=0) == read(path) == read(path, end_s=3) == read(path, end_s=99)
         assert read(path, start_s=-5, end_s=1) == [(0, 0.0), (4, 0.5)]
@@ -151,7 +151,7 @@ class TestPicture:
             (-90, True, "RBGW"),
         ],
     )
-    def test_is_upright(self, tmp_path, rotation, mirror, displayed):
+    def test_rotated_and_mirrored_videos_are_turned_upright(self, tmp_path, rotation, mirror, displayed):
         path = write_video(tmp_path / "phone.mp4", n_frames=5, rotation_deg=rotation, mirror=mirror, paint=four_corners)
         frame = next(iter_frames(path)).frame
         info = probe_video(path)
@@ -173,7 +173,7 @@ class TestPicture:
             ("mjpeg", "yuvj420p", ".mov"),
         ],
     )
-    def test_from_any_pixel_format(self, tmp_path, codec, pixel_format, suffix):
+    def test_every_pixel_format_is_converted_to_rgb(self, tmp_path, codec, pixel_format, suffix):
         path = write_video(tmp_path / f"a{suffix}", codec=codec, pixel_format=pixel_format, n_frames=20)
         assert numbers(path) == [0, 4, 9, 14]
         if pixel_format != "gray":
@@ -181,12 +181,12 @@ class TestPicture:
             path = write_video(tmp_path / f"b{suffix}", n_frames=2, **options)
             assert corners_of(next(iter_frames(path)).frame) == "RGBW"
 
-    def test_of_odd_size(self, tmp_path):
+    def test_frames_of_odd_size(self, tmp_path):
         path = write_video(tmp_path / "odd.mkv", codec="ffv1", pixel_format="bgr0", size_px=(97, 63))
         assert next(iter_frames(path)).frame.shape == (3, 63, 97)
         assert numbers(path) == [0, 4, 9, 14, 19, 24]
 
-    def test_of_changing_size_keeps_the_first_size(self, tmp_path):
+    def test_frames_are_resized_to_the_first_ones_size(self, tmp_path):
         small = write_video(tmp_path / "a.ts", n_frames=20)
         large = write_video(tmp_path / "b.ts", times_s=[2 + i / 10 for i in range(20)], size_px=(192, 160))
         both = tmp_path / "both.ts"

@@ -61,13 +61,13 @@ class TestVideo:
         ],
         ids=["thumbnail first", "thumbnail as default", "second is default", "smaller is default", "larger"],
     )
-    def test_is_the_one_that_a_player_shows(self, tmp_path, suffix, videos):
+    def test_the_video_stream_is_the_one_that_a_player_shows(self, tmp_path, suffix, videos):
         path = write_tracks(tmp_path / f"tracks{suffix}", videos)
         info = probe_video(path)
         assert (info.width, info.height, info.codec) == (96, 64, "h264")
         assert numbers(path) == [0, 4, 9, 14, 19, 24]
 
-    def test_of_an_unknown_format_raises_no_decoder_error(self, tmp_path):
+    def test_an_unknown_codec_raises_no_decoder_error(self, tmp_path):
         path = write_video(tmp_path / "a.mp4")
         path.write_bytes(path.read_bytes().replace(b"avc1", b"qqqq"))
         for read_it in (probe_video, lambda path: list(iter_frames(path)), lambda p: burn_captions(p, [], "o.mp4")):
@@ -77,12 +77,12 @@ class TestVideo:
 
 class TestSound:
     @pytest.mark.parametrize(("sounds", "chosen"), [((0, DEFAULT), 2), ((DESCRIPTIONS, 0), 2), ((0, 0), 1)])
-    def test_is_the_one_that_a_player_plays(self, tmp_path, sounds, chosen):
+    def test_the_audio_stream_is_the_one_that_a_player_plays(self, tmp_path, sounds, chosen):
         path = write_tracks(tmp_path / "tracks.mkv", [("libx264", (96, 64), 5, DEFAULT)], sounds)
         with open_video(path) as container:
             assert choose_sound(container, choose_video(container)).index == chosen
 
-    def test_of_a_silent_file_is_none(self, tmp_path):
+    def test_a_file_without_sound_has_no_audio_stream(self, tmp_path):
         with open_video(write_video(tmp_path / "a.mp4", n_frames=2)) as container:
             assert choose_sound(container, choose_video(container)) is None
 
@@ -101,7 +101,7 @@ def test_a_file_name_is_never_read_as_a_url(tmp_path, monkeypatch, name):
 class TestTimes:
     @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
     @both_readers
-    def test_of_avi_with_pictures_stored_out_of_order(self, tmp_path, codec, by):
+    def test_avi_with_frames_stored_out_of_order(self, tmp_path, codec, by):
         """AVI stores decoding times, not presentation times."""
         path = write_video(
             tmp_path / "b.avi",
@@ -118,7 +118,7 @@ class TestTimes:
         start_s = 20 + delay / 10
         assert numbers(path, start_s=start_s, reader=by) == [number for tick, number in whole if number >= 199]
 
-    def test_of_concatenated_recordings(self, tmp_path):
+    def test_concatenated_recordings_follow_each_other(self, tmp_path):
         """Times that occur twice are never used for seeks, so frames do not depend on where reading starts."""
         parts = [
             write_video(tmp_path / f"{first}.ts", n_frames=160, codec_options={"g": "20"},

@@ -103,7 +103,7 @@ def test_a_sliding_window_equals_its_replay(scheme, window, frames, make_model, 
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_reading_again_equals_its_replay(scheme, frames, make_model, processor, monkeypatch):
+def test_a_reprefill_window_equals_its_replay(scheme, frames, make_model, processor, monkeypatch):
     monkeypatch.setattr("livecc_hf.modeling.model_runner.REPREFILL_S", 6.0)
     window = {"text_window": 60, "text_sink": 50}
     model = make_model(scheme)
@@ -117,7 +117,7 @@ def test_reading_again_equals_its_replay(scheme, frames, make_model, processor, 
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_with_nothing_to_drop_a_window_changes_nothing(scheme, frames, make_model, processor):
+def test_a_window_that_evicts_nothing_changes_nothing(scheme, frames, make_model, processor):
     model = make_model(scheme)
     options = StreamOptions(**OPTIONS)
     unbounded = model.start_stream(processor, options, window="none").push(frames)
@@ -128,7 +128,7 @@ def test_with_nothing_to_drop_a_window_changes_nothing(scheme, frames, make_mode
             torch.testing.assert_close(a.logits, b.logits, atol=0, rtol=0)
 
 
-def test_memory_and_positions_of_a_long_stream_stay_where_they_are(frames, make_model, processor):
+def test_memory_and_positions_of_a_long_stream_do_not_grow(frames, make_model, processor):
     model = make_model("mrope")
     stream = model.start_stream(processor, **OPTIONS, vision_window_s=4, text_window=100, text_sink=60)
     seen = []
@@ -140,7 +140,7 @@ def test_memory_and_positions_of_a_long_stream_stay_where_they_are(frames, make_
     assert max(n for _, _, n in seen) < 60
 
 
-def test_an_answer_and_a_failure_after_a_drop_leave_the_stream_as_it_was(frames, make_model, processor):
+def test_an_answer_or_a_failure_after_an_eviction_leaves_the_stream_unchanged(frames, make_model, processor):
     model = make_model("mrope")
     options = StreamOptions(**OPTIONS, vision_window_s=3, text_window=60, text_sink=0)
     whole = model.start_stream(processor, options).push(frames)
@@ -158,7 +158,7 @@ def test_an_answer_and_a_failure_after_a_drop_leave_the_stream_as_it_was(frames,
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_text_is_prefilled_again_before_the_positions_end(scheme, frames, make_model, processor):
+def test_a_reprefill_happens_before_the_context_is_full(scheme, frames, make_model, processor):
     """With one position per token the context is full before 240 s are over."""
     model = make_model(scheme)
     text_config = model.config.text_config
@@ -172,7 +172,7 @@ def test_text_is_prefilled_again_before_the_positions_end(scheme, frames, make_m
     assert len(segments) == 15
 
 
-def test_what_a_window_keeps():
+def test_which_spans_a_window_keeps():
     spans = []
     for turn in range(6):
         spans += [
@@ -197,13 +197,13 @@ def test_what_a_window_keeps():
         ({"text_sink": 1.5}, "text_sink=1.5: expected a whole number at least 0"),
     ],
 )
-def test_bad_windows(option, message, make_model, processor):
+def test_invalid_window_options_are_refused(option, message, make_model, processor):
     with pytest.raises(ValueError, match=message):
         make_model("mrope").start_stream(processor, **option)
 
 
 @pytest.mark.parametrize("option", [{"vision_window_s": float("inf")}, {"text_window": 10**9}, {"text_sink": 10**9}])
-def test_windows_without_bounds_reserve_no_more_than_a_stream_may_need(option, frames, make_model, processor):
+def test_huge_windows_preallocate_a_bounded_cache(option, frames, make_model, processor):
     model = make_model("mrope")
     expected = model.start_stream(processor, StreamOptions(**OPTIONS, window="none")).push(frames[:12])
     bounds = {"vision_window_s": 1000, "text_window": 10_000} | option
@@ -212,7 +212,7 @@ def test_windows_without_bounds_reserve_no_more_than_a_stream_may_need(option, f
     assert stream.state.cache.memory.capacity <= 16_384
 
 
-def test_memory_that_is_not_there_is_taken_as_it_is_needed(frames, make_model, processor, monkeypatch):
+def test_if_the_cache_cannot_be_preallocated_it_grows_on_demand(frames, make_model, processor, monkeypatch):
     model = make_model("mrope")
     expected = model.start_stream(processor, **OPTIONS).push(frames[:12])
     zeros = torch.zeros
@@ -229,7 +229,7 @@ def test_memory_that_is_not_there_is_taken_as_it_is_needed(frames, make_model, p
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0], ids=["half-way", "at the last operation"])
-def test_a_drop_that_is_interrupted_is_told(share, frames, make_model, processor, monkeypatch):
+def test_an_interrupted_eviction_is_reported_until_reset(share, frames, make_model, processor, monkeypatch):
     options = StreamOptions(**OPTIONS, vision_window_s=3, text_window=60, text_sink=0)
     stream = make_model("mrope").start_stream(processor, options)
     expected = stream.push(frames[:20])
@@ -253,7 +253,7 @@ def test_a_drop_that_is_interrupted_is_told(share, frames, make_model, processor
     assert stream.push(frames[:20]) == expected
 
 
-def test_memory_of_a_sliding_window_does_not_grow(frames, make_model, processor):
+def test_a_sliding_window_never_reallocates_its_cache(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, StreamOptions(**OPTIONS, vision_window_s=3, text_window=60))
     stream.push(frames[:6])
     memory = stream.state.cache.memory

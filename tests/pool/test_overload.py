@@ -13,14 +13,14 @@ def backlog(n_waiting, *policy):
     return made
 
 
-def test_what_lies_beyond_the_next_turn_and_the_lag_is_dropped_in_whole_turns():
+def test_frames_beyond_the_next_turn_and_the_allowed_lag_are_dropped_in_whole_turns():
     assert [backlog(n, "drop", 2.0).drop_surplus(2) for n in (0, 6, 7, 10)] == [0, 0, 2, 4]  # a lag of 4 frames
     assert backlog(10, "drop", 2.0).drop_surplus(6) == 0
     assert backlog(10, "refuse", 2.0).drop_surplus(2) == 0
     backlog(100, "drop", 2.0).check(2, 2)  # policy drop refuses nothing
 
 
-def test_frames_of_the_turn_that_is_generated_are_not_dropped():
+def test_frames_of_the_turn_in_progress_are_not_dropped():
     waiting = backlog(12, "drop", 2.0)
     waiting.n_in_turn = 6
     assert waiting.drop_surplus(2) == 0
@@ -30,7 +30,7 @@ def test_frames_of_the_turn_that_is_generated_are_not_dropped():
     assert (len(waiting), waiting.n_in_turn) == (6, 0)
 
 
-def test_refusing_lets_the_first_frames_in_however_many_come():
+def test_an_empty_backlog_accepts_any_number_of_frames():
     backlog(0, "refuse", 1.0).check(6, 600)
     backlog(2, "refuse", 1.0).check(2, 2)
     with pytest.raises(OverloadedError, match=r"^stream 1 has 1 s of video waiting, with 1 s allowed"):
@@ -47,6 +47,6 @@ def test_refusing_lets_the_first_frames_in_however_many_come():
         ({"max_lag_s": float("inf")}, "max_lag_s=inf"),
     ],
 )
-def test_bad_values_are_named(values, message):
+def test_invalid_policies_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         OverloadPolicy(**values)

@@ -12,7 +12,7 @@ from livecc_hf.pool import OverloadedError, PoolFullError
 
 
 @pytest.mark.parametrize("scheme", ["mrope", "sequential", "reference"])
-def test_each_stream_says_what_it_says_alone(scheme, frames, make_model, processor):
+def test_pooled_streams_generate_the_same_as_alone(scheme, frames, make_model, processor):
     model = make_model(scheme)
     shown = [frames, frames.flip(0), frames.flip(3)[:, :, :70], frames[:17]]
     queries = ["Comment.", "What moves?", "Say it.", "Comment."]
@@ -42,7 +42,7 @@ def test_each_stream_says_what_it_says_alone(scheme, frames, make_model, process
     assert pool.stats.n_tokens == sum(len(s.token_ids) for said in alone for s in said)
 
 
-def test_streams_with_other_windows_leave_the_rest_together(frames, model, processor, monkeypatch):
+def test_streams_with_different_windows_share_batches(frames, model, processor, monkeypatch):
     windows, calls = ["sliding", "none", "sliding", "reprefill"], []
     alone = [model.start_stream(processor, OPTIONS, window=window).push(frames) for window in windows]
     together = DecodeSlots.attend
@@ -57,7 +57,7 @@ def test_streams_with_other_windows_leave_the_rest_together(frames, model, proce
     assert calls
 
 
-def test_no_stream_waits_more_than_one_round(frames, model, processor):
+def test_a_stream_with_a_backlog_does_not_delay_the_others(frames, model, processor):
     pool = CommentaryPool(model, processor, max_streams=3)
     busy, late = pool.join(OPTIONS), pool.join(OPTIONS)
     busy.push(frames)  # many turns at once
@@ -111,7 +111,7 @@ def test_dropped_frames_that_put_two_sizes_into_the_first_turn(frames, model, pr
     assert [(s.start_s, s.end_s) for s in taken(stream)] == [(1, 4), (4, 5)]
 
 
-def test_bad_frames_change_nothing(frames, model, processor):
+def test_a_refused_push_changes_nothing(frames, model, processor):
     expected = model.start_stream(processor, OPTIONS).push(frames[:8])
     pool = CommentaryPool(model, processor, max_streams=1)
     stream = pool.join(OPTIONS)
@@ -133,7 +133,7 @@ def test_bad_frames_change_nothing(frames, model, processor):
     assert_same(taken(stream), expected)
 
 
-def test_a_running_pool_serves_threads(frames, model, processor):
+def test_a_running_pool_serves_several_threads(frames, model, processor):
     alone = [model.start_stream(processor, OPTIONS, query=f"{n}?").push(frames) for n in range(4)]
     heard = {}
     with CommentaryPool(model, processor, max_streams=4, max_lag_s=60).start() as pool:
@@ -157,7 +157,7 @@ def test_a_running_pool_serves_threads(frames, model, processor):
 
 @pytest.mark.parametrize("has_thread", [True, False])
 @pytest.mark.parametrize("n_frames", [3, 6, 13])  # also an incomplete turn
-def test_closing_says_what_waits(n_frames, has_thread, frames, model, processor):
+def test_closing_comments_on_all_waiting_frames(n_frames, has_thread, frames, model, processor):
     """As a loop over a source that ends."""
     expected = []
     for video in (frames, frames.flip(0)):
@@ -176,7 +176,7 @@ def test_closing_says_what_waits(n_frames, has_thread, frames, model, processor)
 
 
 @pytest.mark.parametrize("has_thread", [True, False])
-def test_closing_without_a_drain_tells_what_was_dropped(has_thread, frames, model, processor, caplog):
+def test_closing_without_drain_reports_the_dropped_frames(has_thread, frames, model, processor, caplog):
     pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
     streams = [pool.join(OPTIONS) for _ in range(2)]
     for stream in streams:
@@ -192,7 +192,7 @@ def test_closing_without_a_drain_tells_what_was_dropped(has_thread, frames, mode
     assert all(stream.has_ended for stream in streams)
 
 
-def test_closing_has_an_end(frames, model, processor, monkeypatch, caplog):
+def test_closing_stops_after_its_timeout(frames, model, processor, monkeypatch, caplog):
     go_on = threading.Event()
     pool = CommentaryPool(model, processor, max_streams=1, max_lag_s=60).start()
     stream = pool.join(OPTIONS)
@@ -220,7 +220,7 @@ def test_a_pool_may_be_closed_by_its_own_thread(frames, model, processor):
 
 
 @pytest.mark.parametrize("has_thread", [True, False])
-def test_leaving_a_stream_says_what_waits(has_thread, frames, model, processor):
+def test_leaving_a_with_block_comments_on_the_waiting_frames(has_thread, frames, model, processor):
     alone = model.start_stream(processor, OPTIONS)
     expected = alone.push(frames[:9]) + alone.finish()
     with contextlib.ExitStack() as stack:
@@ -248,13 +248,13 @@ def test_leaving_a_stream_says_what_waits(has_thread, frames, model, processor):
         ({"max_streams": 2, "max_lag_s": 0}, "max_lag_s=0: expected a number of seconds, at least 1"),
     ],
 )
-def test_bad_arguments(arguments, message, model, processor):
+def test_invalid_pool_arguments_are_refused(arguments, message, model, processor):
     with pytest.raises(ValueError, match=message):
         CommentaryPool(model, processor, **arguments)
 
 
 @pytest.mark.parametrize("has_thread", [False, True])
-def test_a_pool_that_was_warmed_up_says_the_same(has_thread, frames, model, processor):
+def test_warming_up_a_pool_does_not_change_the_commentary(has_thread, frames, model, processor):
     expected = model.start_stream(processor, OPTIONS).push(frames)
     pool = CommentaryPool(model, processor, max_streams=3, max_lag_s=60)
     with pool.start() if has_thread else pool:

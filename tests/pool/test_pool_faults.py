@@ -14,7 +14,7 @@ from livecc_hf.pool import PoolFullError, PoolStoppedError
 from livecc_hf.pool.stream import StreamEndedError
 
 
-def test_a_stream_that_fails_ends_alone(frames, model, processor):
+def test_a_failing_stream_ends_and_the_others_continue(frames, model, processor):
     expected = model.start_stream(processor, OPTIONS).push(frames[:12])
     pool = CommentaryPool(model, processor, max_streams=3)
     streams = [pool.join(OPTIONS) for _ in range(3)]
@@ -43,7 +43,7 @@ def test_a_stream_that_fails_ends_alone(frames, model, processor):
     assert pool.stats.n_failed == 1
 
 
-def test_a_turn_that_does_not_fit_harms_its_stream_only(frames, model, processor):
+def test_a_full_context_ends_only_its_stream(frames, model, processor):
     reached, said = {}, {}
     for window in ("sliding", "none"):
         stream = model.start_stream(processor, OPTIONS, window=window)
@@ -72,7 +72,7 @@ def test_a_turn_that_does_not_fit_harms_its_stream_only(frames, model, processor
     assert 4 < len(heard) < len(said["none"])
 
 
-def test_a_failure_of_the_whole_pass_is_tried_one_by_one(frames, model, processor, monkeypatch):
+def test_after_a_failed_batch_each_stream_is_tried_alone(frames, model, processor, monkeypatch):
     expected = model.start_stream(processor, OPTIONS).push(frames[:8])
     pool = CommentaryPool(model, processor, max_streams=2)
     streams = [pool.join(OPTIONS) for _ in range(2)]
@@ -94,7 +94,7 @@ def test_a_failure_of_the_whole_pass_is_tried_one_by_one(frames, model, processo
         assert_same(taken(stream), expected)
 
 
-def test_a_listener_that_fails_ends_its_stream_only(frames, model, processor):
+def test_a_failing_on_segment_callback_ends_only_its_stream(frames, model, processor):
     ends = []
 
     def deaf(segment):
@@ -111,7 +111,7 @@ def test_a_listener_that_fails_ends_its_stream_only(frames, model, processor):
 
 
 @pytest.mark.parametrize("n_sessions", [100, pytest.param(500, marks=pytest.mark.slow)])
-def test_sessions_that_go_leave_nothing_behind(n_sessions, frames, model, processor):
+def test_sessions_that_end_in_any_way_leak_nothing(n_sessions, frames, model, processor):
     pool = CommentaryPool(model, processor, max_streams=4)
     stays = pool.join(OPTIONS)
 
@@ -154,7 +154,7 @@ def test_sessions_that_go_leave_nothing_behind(n_sessions, frames, model, proces
     assert pool.stats.n_failed == (50 + n_sessions) // 5
 
 
-def test_a_place_is_clean_for_the_next_stream(frames, model, processor):
+def test_stale_nans_in_a_slot_do_not_reach_its_next_stream(frames, model, processor):
     expected = model.start_stream(processor, OPTIONS).push(frames[:12])
     pool = CommentaryPool(model, processor, max_streams=2)
     stays, ill = pool.join(OPTIONS), pool.join(OPTIONS)
@@ -173,7 +173,7 @@ def test_a_place_is_clean_for_the_next_stream(frames, model, processor):
     assert_same(taken(comes), expected)
 
 
-def test_a_stream_that_leaves_before_it_has_a_place(frames, model, processor):
+def test_leaving_before_a_slot_was_taken(frames, model, processor):
     pool = CommentaryPool(model, processor, max_streams=2)
     stays = pool.join(OPTIONS)
     stays.push(frames[:6])
@@ -195,7 +195,7 @@ def test_a_refused_stream_takes_no_memory(frames, model, processor):
     assert pool.stats.n_refused == 3
 
 
-def test_what_filled_the_memory_is_gone_before_each_is_tried_alone(frames, model, processor, monkeypatch):
+def test_activations_of_a_failed_batch_are_freed_before_the_retries(frames, model, processor, monkeypatch):
     class Activations:
         pass
 
@@ -223,7 +223,7 @@ def test_what_filled_the_memory_is_gone_before_each_is_tried_alone(frames, model
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_dies_ends_all_streams(frames, model, processor, monkeypatch):
+def test_a_dead_pool_thread_ends_all_streams_with_an_error(frames, model, processor, monkeypatch):
     class Panic(BaseException):
         """As raised by libraries written in Rust."""
 
@@ -243,7 +243,7 @@ def test_a_thread_that_dies_ends_all_streams(frames, model, processor, monkeypat
         assert pool.round_s == 0
 
 
-def test_a_slow_push_does_not_hold_up_the_others(frames, model, processor, monkeypatch):
+def test_a_slow_push_does_not_block_other_streams(frames, model, processor, monkeypatch):
     is_resizing, go_on = threading.Event(), threading.Event()
     with CommentaryPool(model, processor, max_streams=2).start() as pool:
         slow, quick = pool.join(OPTIONS), pool.join(OPTIONS)
@@ -267,7 +267,7 @@ def test_a_slow_push_does_not_hold_up_the_others(frames, model, processor, monke
         assert slow.take(20) is not None
 
 
-def test_paused_rounds_take_all_that_came(frames, model, processor):
+def test_frames_pushed_while_paused_share_one_round(frames, model, processor):
     with CommentaryPool(model, processor, max_streams=3).start() as pool:
         streams = [pool.join(OPTIONS) for _ in range(3)]
         with pool.paused():

@@ -16,7 +16,7 @@ OPTIONS = dataclasses.replace(LONG_TURNS, max_new_tokens=2)
 
 
 @pytest.mark.parametrize("scheme", ["mrope", "reference"])
-def test_an_answer_is_a_streams_own_and_disturbs_nobody(scheme, frames, make_model, processor):
+def test_an_answer_equals_a_single_streams_and_does_not_change_any_commentary(scheme, frames, make_model, processor):
     model = make_model(scheme)
     alone = model.start_stream(processor, OPTIONS)
     expected = alone.push(frames[:12])
@@ -45,7 +45,7 @@ def test_an_answer_is_a_streams_own_and_disturbs_nobody(scheme, frames, make_mod
     assert_same(taken(asking), expected)
 
 
-def test_an_answer_that_fails_ends_alone(frames, model, processor, monkeypatch):
+def test_a_failed_answer_does_not_end_its_stream(frames, model, processor, monkeypatch):
     pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
     stream = pool.join(OPTIONS)
     early = stream.answer(QUESTION)
@@ -69,7 +69,7 @@ def test_an_answer_that_fails_ends_alone(frames, model, processor, monkeypatch):
     assert_same(taken(stream), alone.push(frames))
 
 
-def test_questions_end_with_their_stream(frames, model, processor):
+def test_pending_questions_fail_when_their_stream_ends(frames, model, processor):
     pool = CommentaryPool(model, processor, max_streams=1, max_lag_s=60)
     stream = pool.join(OPTIONS)
     stream.push(frames[:6])
@@ -87,7 +87,7 @@ def test_questions_end_with_their_stream(frames, model, processor):
         stream.answer(QUESTION)
 
 
-def test_what_was_asked_is_answered_before_the_end(frames, model, processor):
+def test_finish_waits_for_pending_answers(frames, model, processor):
     alone = model.start_stream(processor, OPTIONS)
     alone.push(frames[:8])
     with CommentaryPool(model, processor, max_streams=1).start() as pool:

@@ -78,7 +78,7 @@ def png_chunk(name, data=b""):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def test_a_bomb_is_not_decoded(server):
+def test_a_decompression_bomb_is_not_decoded(server):
     side = 20000
     pixels = zlib.compress(bytes(side * side // 8), 9)
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
@@ -117,7 +117,7 @@ def many_markers():
         (many_markers, "more than 10000 parts"),
     ],
 )
-def test_a_small_file_that_takes_long_to_read_is_refused(bomb, message):
+def test_a_small_image_that_is_slow_to_decode_is_refused(bomb, message):
     bomb, began_s = bomb(), time.thread_time()
     assert len(bomb) < 4 * 2**20
     with pytest.raises(ValueError, match=message):
@@ -125,7 +125,7 @@ def test_a_small_file_that_takes_long_to_read_is_refused(bomb, message):
     assert time.thread_time() - began_s < 0.3
 
 
-def test_good_files_of_many_parts_are_read():
+def test_valid_images_with_many_chunks_are_decoded():
     noise = torch.randint(0, 256, (3, 1000, 1300), dtype=torch.uint8)
     for format, options in (("PNG", {}), ("JPEG", {"progressive": True, "quality": 95}), ("WEBP", {"lossless": True})):
         image, size_px = decode_image(encoded(noise, format, **options), 3840 * 2160)
@@ -184,7 +184,7 @@ def test_one_bad_client_does_not_harm_the_others(server, model, processor, frame
     wait_for(lambda: server.metric('livecc_sessions_ended_total{reason="vanished"}') >= 1)
 
 
-def test_a_generation_that_fails_ends_its_session_only(server, model, processor, frames):
+def test_a_failing_generation_ends_only_its_session(server, model, processor, frames):
     expected = alone(model, processor, frames)
     with server.client() as first, server.client() as second:
         failing = first.show_a_first(frames[0], server)

@@ -176,5 +176,5 @@ def test_limits_hold_under_tls(model, processor, frames, tmp_path, patient):
         (None, ""),
     ],
 )
-def test_what_counts_as_one_address(peer, network):
+def test_which_client_addresses_count_as_one(peer, network):
     assert network_of(peer) == network

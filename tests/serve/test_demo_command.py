@@ -50,7 +50,7 @@ def refusal_of(served):
     return heard[0]["message"], code, reason
 
 
-def test_the_page_is_there_while_the_model_loads(model, processor, frames):
+def test_the_page_is_served_while_the_model_loads(model, processor, frames):
     may_load = threading.Event()
 
     def load():
@@ -89,20 +89,20 @@ def test_a_model_that_cannot_be_loaded_is_reported():
     run_while_loading(load, check)
 
 
-def test_demo_with_a_missing_file_is_one_line(capsys):
+def test_a_missing_file_is_reported_in_one_line(capsys):
     assert main(["demo", "no-such.mp4"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "no-such.mp4 is not a file" in said[0]
 
 
-def test_demo_with_an_invalid_model_name_is_one_line(capsys):
+def test_an_invalid_model_name_is_reported_in_one_line(capsys):
     assert main(["demo", "--model", "nowhere", "--no-browser"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "model folder nowhere does not exist: expected a folder or a Hub id" in said[0]
 
 
 @pytest.mark.slow
-def test_demo_with_a_model_that_does_not_load_says_so_in_a_line_and_on_the_page(tmp_path):
+def test_a_model_that_does_not_load_is_reported_in_one_line_and_on_the_page(tmp_path):
     (tmp_path / "config.json").write_text("{")
     process = subprocess.Popen(
         [sys.executable, "-m", "livecc_hf.cli.main", "demo", "--model", str(tmp_path), "--no-browser", "--quiet"],
@@ -122,7 +122,7 @@ def test_demo_with_a_model_that_does_not_load_says_so_in_a_line_and_on_the_page(
     assert "config.json" in said and more == ""
 
 
-def test_demo_prints_where_it_is_and_offers_livecc_tiny_and_a_file(tmp_path):
+def test_the_command_prints_the_address_and_offers_livecc_tiny_and_a_file(tmp_path):
     video = tmp_path / "own.webm"
     video.write_bytes(b"0123456789")
     process = subprocess.Popen(

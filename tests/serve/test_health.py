@@ -33,7 +33,7 @@ def show_a_turn(client, frames, first=0):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_dead_thread_is_noticed_by_all(model, processor, frames, monkeypatch):
+def test_a_dead_pool_thread_is_reported_everywhere(model, processor, frames, monkeypatch):
     class Panic(BaseException):
         """A BaseException, such as panics of Rust libraries."""
 
@@ -56,7 +56,7 @@ def test_a_dead_thread_is_noticed_by_all(model, processor, frames, monkeypatch):
         assert (heard[0]["code"], code) == ("not_ready", 1012) and "Panic" in heard[0]["message"]
 
 
-def test_a_round_that_hangs_is_noticed_by_all(model, processor, frames, monkeypatch):
+def test_a_hanging_round_is_reported_everywhere(model, processor, frames, monkeypatch):
     monkeypatch.setattr("livecc_hf.serve.app._WATCH_EVERY_S", 0.05)
     go_on = threading.Event()
     try:

@@ -123,7 +123,7 @@ def test_one_address_cannot_take_all_slots(model, processor, frames):
         mine[1].connection.close()
 
 
-def test_limits_of_rate_length_and_silence(model, processor, frames):
+def test_message_rate_session_length_and_silence_are_limited(model, processor, frames):
     limits = {"max_messages_per_s": 10.0, "max_session_s": 1.5, "start_timeout_s": 0.3, "idle_timeout_s": 0.5}
     with serving(model, processor, **limits) as server:
         silent = Client(server.url, False)
@@ -147,7 +147,7 @@ def test_limits_of_rate_length_and_silence(model, processor, frames):
             assert (heard[-1]["code"], code) == ("session_too_long", 1008)
 
 
-def test_a_flood_is_refused(model, processor, frames):
+def test_a_flood_of_messages_is_refused(model, processor, frames):
     with serving(model, processor, max_messages_per_s=20.0) as server, server.client() as client:
         image = encoded(frames[0])
         with contextlib.suppress(ConnectionClosed):
@@ -159,7 +159,7 @@ def test_a_flood_is_refused(model, processor, frames):
 
 
 @pytest.mark.parametrize("overload", ["drop", "refuse"])
-def test_what_comes_too_fast_for_the_model_is_dropped_or_refused(overload, model, processor):
+def test_frames_that_arrive_too_fast_are_dropped_or_refused(overload, model, processor):
     frames = some_frames(60, (28, 56))
     results = ["shown", "dropped", "refused"]
     with serving(model, processor, overload=overload, max_lag_s=1.0) as server, server.client() as client:
@@ -184,7 +184,7 @@ def test_what_comes_too_fast_for_the_model_is_dropped_or_refused(overload, model
             assert [m["code"] for m in heard if m["type"] == "notice"] == ["overloaded"] * 52
 
 
-def test_latency_counts_from_the_frame_that_was_taken(model, processor):
+def test_latency_counts_from_the_sampled_frame(model, processor):
     """A refused frame's sampling times go to the next one; its arrival must not count."""
     service = CommentaryService(model, processor, ServeSettings(overload="refuse", max_lag_s=1.0), OPTIONS)
     sampler, segments = ClientFrameSampler(), []

@@ -134,7 +134,7 @@ def test_allowed_origins_must_be_a_list():
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_nobody_serves_a_network_without_a_token_by_accident(host, capsys, monkeypatch):
+def test_serving_a_network_without_a_token_is_refused(host, capsys, monkeypatch):
     monkeypatch.delenv("LIVECC_SERVE_TOKEN", raising=False)
     assert main(["serve", "--host", host, "--port", "0"]) == 2
     said = capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_nobody_serves_a_network_without_a_token_by_accident(host, capsys, monke
 
 
 @pytest.mark.parametrize("secured_by", ["--insecure", "token", "loopback"])
-def test_a_network_is_served_if_asked_for(secured_by, capsys, monkeypatch):
+def test_a_network_is_served_with_a_token_or_insecure_or_on_loopback(secured_by, capsys, monkeypatch):
     """Without the refusal, the next error comes: an unknown model."""
     arguments = ["--host", "127.0.0.2" if secured_by == "loopback" else "0.0.0.0", "--port", "0", "--model", "/none"]
     if secured_by == "token":

@@ -71,7 +71,7 @@ def beginning_of(path, length_s, out):
 
 
 @pytest.mark.parametrize("length_s", [6, pytest.param(24, marks=pytest.mark.slow)])
-def test_the_clip_with_one_click(browser, tiny, length_s, tmp_path):
+def test_the_demo_clip_starts_with_one_click(browser, tiny, length_s, tmp_path):
     """The page shows the same words as `livecc commentate`."""
     clip = beginning_of(demo_clip_path(), length_s, tmp_path / "clip.mp4")
     model, processor = tiny
@@ -148,7 +148,7 @@ def test_seeking_restarts_and_lines_seek(watcher):
     assert watcher.page.inner_text("#transcript .now") == words
 
 
-def test_another_query_while_it_runs(watcher, served, monkeypatch):
+def test_the_query_can_be_changed_during_the_commentary(watcher, served, monkeypatch):
     watcher.click("#clip")
     watcher.wait_for_state("live")
     watcher.wait_for(lambda: len(served.service.pool.streams) == 1)
@@ -185,7 +185,7 @@ def test_a_question_is_answered_next_to_the_commentary(watcher):
 
 
 @pytest.mark.slow
-def test_two_tabs_at_once(browser, served, watcher):
+def test_two_tabs_run_at_once(browser, served, watcher):
     with Watcher(browser, address(served)) as other:
         for tab in (watcher, other):
             tab.click("#clip")
@@ -196,7 +196,7 @@ def test_two_tabs_at_once(browser, served, watcher):
         assert other.complaints == [] and other.foreign == []
 
 
-def test_a_token(browser, tiny, free_port):
+def test_the_page_asks_for_the_token(browser, tiny, free_port):
     with (
         serving(*tiny, GREEDY, token="a secret, ü") as served,
         Watcher(browser, address(served)) as watcher,
@@ -318,7 +318,7 @@ def test_the_users_file_is_shown_by_its_name(browser, tiny, tmp_path):
         assert watcher.page.inner_text("#clip") == "own match.mp4 abspielen"
 
 
-def test_videos_that_cannot_be_played(watcher, tmp_path):
+def test_unplayable_videos_are_reported(watcher, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all" * 100)
     watcher.page.set_input_files("#file-input", broken)
@@ -330,7 +330,7 @@ def test_videos_that_cannot_be_played(watcher, tmp_path):
     "code, name",
     [("camera_denied", "NotAllowedError"), ("camera_missing", "NotFoundError"), ("camera_busy", "NotReadableError")],
 )
-def test_no_camera_is_one_sentence(watcher, code, name):
+def test_a_missing_camera_is_reported_in_one_sentence(watcher, code, name):
     watcher.page.evaluate(
         "name => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', name)); }", name
     )
@@ -339,7 +339,7 @@ def test_no_camera_is_one_sentence(watcher, code, name):
     assert watcher.page.get_attribute("#notice", "data-code") == code and watcher.state == "idle"
 
 
-def test_a_camera_over_plain_http_is_one_sentence(browser, tiny, free_port):
+def test_a_camera_over_plain_http_is_reported_in_one_sentence(browser, tiny, free_port):
     url = f"http://pages.test:{free_port}"
     listener = listen("127.0.0.1", free_port)
     with (

@@ -66,7 +66,7 @@ def test_a_shared_screen_is_commented_on_until_sharing_ends(watcher, served):
         ("screen_unsupported", "d.getDisplayMedia = undefined"),
     ],
 )
-def test_a_screen_that_cannot_be_shared_is_one_sentence(watcher, code, how):
+def test_a_failed_screen_share_is_reported_in_one_sentence(watcher, code, how):
     watcher.page.evaluate(f"() => {{ const d = navigator.mediaDevices; {how}; }}")
     watcher.click("#screen")
     watcher.wait_for(lambda: watcher.notice)
@@ -137,7 +137,7 @@ def speaking_browser(browser, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_words_are_spoken_over_a_quieter_video(speaking_browser, url):
+def test_the_video_is_quieter_while_the_commentary_is_spoken(speaking_browser, url):
     with Watcher(speaking_browser, url) as watcher:
         watcher.wait_for(lambda: watcher.page.evaluate("speechSynthesis.getVoices().length"))
         watcher.page.evaluate(

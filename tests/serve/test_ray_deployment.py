@@ -132,7 +132,7 @@ def test_the_recipe_builds_an_application():
         ({"settings": {"max_sessions": 0}}, "max_sessions=0: expected a whole number above 0"),
     ],
 )
-def test_bad_arguments(args, message):
+def test_invalid_deployment_arguments_are_refused(args, message):
     from livecc_hf.serve.ray_deployment import build
 
     with pytest.raises(ValueError, match=message):

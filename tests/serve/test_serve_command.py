@@ -46,7 +46,7 @@ def running(*arguments, **environment):
         process.stderr.close()
 
 
-def test_the_example_watches_and_sigterm_ends_all(tmp_path):
+def test_the_example_client_works_and_sigterm_stops_the_server(tmp_path):
     token_file = tmp_path / "token"
     token_file.write_text("a-token\n")
     with running("--token-file", str(token_file), "--max-messages-per-s", "200", "--greedy") as (process, url):
@@ -69,7 +69,7 @@ def watched(*arguments, **environment):
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
 
 
-def test_the_example_reports_errors(model, processor):
+def test_the_example_client_reports_errors(model, processor):
     from served import serving
 
     with serving(model, processor, token="a-token") as server:
@@ -81,7 +81,7 @@ def test_the_example_reports_errors(model, processor):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all():
+def test_ctrl_c_stops_the_server():
     with running() as (process, url), Client(url) as client:
         process.send_signal(signal.SIGINT)
         assert client.hear_all()[1] == 1012

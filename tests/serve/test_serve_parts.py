@@ -111,7 +111,7 @@ def test_settings_are_checked(monkeypatch):
     assert all(f.metadata["help"] for f in dataclasses.fields(ServeSettings))
 
 
-def test_clients_are_counted_in_and_out():
+def test_admission_counts_connected_clients():
     gauge = Gauge("clients", "Clients", registry=None)
     admission = Admission(ServeSettings(max_sessions=2, max_sessions_per_address=1), gauge)
     assert admission.enter("a", 0) == 1 and admission.enter("b", 1) == 2

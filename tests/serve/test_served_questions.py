@@ -58,7 +58,7 @@ def test_questions_that_cannot_be_answered_get_an_error(server, frames):
         assert client.hear()["code"] == "bad_message"
 
 
-def test_a_start_is_answered_with_the_model_and_the_limits(server):
+def test_the_reply_to_start_holds_the_model_and_the_limits(server):
     from served import Client
 
     with Client(server.url, False) as client:
@@ -70,7 +70,7 @@ def test_a_start_is_answered_with_the_model_and_the_limits(server):
     assert started["max_pause_s"] == 600 and started["max_answer_tokens"] == 128
 
 
-def test_a_pause_holds_the_place_up_to_a_limit(model, processor):
+def test_a_paused_session_keeps_its_slot_up_to_a_limit(model, processor):
     frames = some_frames(7)
     with serving(model, processor, idle_timeout_s=1.0, max_pause_s=4.0) as server:
         with server.client() as client:

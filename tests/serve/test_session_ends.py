@@ -82,7 +82,7 @@ def test_a_stopping_server_does_not_wait_for_clients_that_do_not_read(model, pro
     half.close()
 
 
-def test_left_and_vanished_clients_are_counted_apart(server):
+def test_clients_that_leave_and_that_vanish_are_counted_separately(server):
     endings = [server.service.metrics.endings.labels(reason)._value for reason in ("left", "vanished")]
     before = [value.get() for value in endings]
     with server.client():
@@ -116,7 +116,7 @@ def _sessions(server, n_sessions, frames):
 
 
 @pytest.mark.parametrize("n_sessions", [60, pytest.param(500, marks=pytest.mark.slow)])
-def test_sessions_leave_nothing_behind(n_sessions, server, frames):
+def test_ended_sessions_leak_nothing(n_sessions, server, frames):
     _sessions(server, 12 if n_sessions == 60 else 100, frames)
     service = server.service
     all_up = threading.Barrier(service.settings.decode_threads)  # the executor starts a thread only when none is idle

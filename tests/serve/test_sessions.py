@@ -87,7 +87,7 @@ def test_a_client_may_send_at_any_rate(server, model, processor, frames):
     assert server.metric('livecc_frames_total{result="skipped"}') >= 8 * 14
 
 
-def test_jpeg_and_webp(server, frames):
+def test_frames_may_be_jpeg_or_webp(server, frames):
     for format in ("JPEG", "WEBP"):
         with server.client() as client:
             for n in range(6):
@@ -145,7 +145,7 @@ def test_a_frame_of_another_size_is_scaled_with_bars():
     assert image[:, :10].max() == 0 and image[:, 30:].max() == 0 and image[:, 10:30].min() == 200
 
 
-def test_a_gap_is_skipped(server, frames):
+def test_a_gap_in_the_frames_is_skipped(server, frames):
     with server.client() as client:
         times = [n / 2 for n in range(7)] + [30 + n / 2 for n in range(5)]
         for n, time_s in enumerate(times):

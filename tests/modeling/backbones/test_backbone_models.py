@@ -169,7 +169,7 @@ def test_4_bit_weights_stream(backbone_model, backbone_processor, frames, option
     assert len(segments) == 2 and all(torch.isfinite(segment.logits).all() for segment in segments)
 
 
-def test_whole_models_are_pickled_and_copied(backbone_model, tmp_path):
+def test_models_can_be_pickled_and_deep_copied(backbone_model, tmp_path):
     torch.save(backbone_model, tmp_path / "model.pt")
     model = torch.load(tmp_path / "model.pt", weights_only=False)
     assert type(model) is type(backbone_model) is type(copy.deepcopy(backbone_model))
@@ -239,14 +239,14 @@ def test_frames_smaller_than_a_token_are_refused(backbone_processor):
     assert video_processor.frames_to_patches(small)[1][0, 0] == 1  # enlarged
 
 
-def test_a_backbone_that_cannot_forget_has_no_sliding_window(backbone_model, backbone_processor, monkeypatch):
+def test_a_backbone_that_cannot_evict_refuses_a_sliding_window(backbone_model, backbone_processor, monkeypatch):
     monkeypatch.setattr(type(backbone_model.config.find_backbone()), "can_forget", False)
     with pytest.raises(ValueError, match="nothing can be evicted from the context of a .*: use window='reprefill'"):
         backbone_model.start_stream(backbone_processor, window="sliding")
     backbone_model.start_stream(backbone_processor, window="reprefill")
 
 
-def test_only_the_registry_compares_names_of_backbones():
+def test_only_the_registry_compares_backbone_names():
     root = Path(__file__).parents[3]
     files = [*(root / "modeling").glob("*.py"), *(root / "src/livecc_hf").rglob("*.py")]
     found = {path.name for path in files if re.search(r"[=!]= *[\"']qwen", path.read_text(encoding="utf-8"))}

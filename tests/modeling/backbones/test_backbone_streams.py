@@ -48,7 +48,7 @@ def test_interleaved_streams_and_a_pool_equal_single_ones(backbone_model, backbo
     pool.close()
 
 
-def test_a_stream_says_the_tokens_of_generate(backbone_model, backbone_processor, frames, options):
+def test_a_stream_generates_the_same_tokens_as_generate(backbone_model, backbone_processor, frames, options):
     """Each turn against `generate` over the whole conversation so far."""
     greedy = options | {"repetition_penalty": 1.0}
     stream = backbone_model.start_stream(backbone_processor, window="none", **greedy)
@@ -72,7 +72,7 @@ def test_a_stream_says_the_tokens_of_generate(backbone_model, backbone_processor
         assert tuple(said[0, start:].tolist()) == segment.token_ids
 
 
-def test_an_answer_leaves_the_commentary_as_it_was(backbone_model, backbone_processor, frames, options):
+def test_an_answer_does_not_change_the_commentary(backbone_model, backbone_processor, frames, options):
     undisturbed = run(backbone_model.start_stream(backbone_processor, **options), frames, [14])
     stream = backbone_model.start_stream(backbone_processor, **options)
     segments = stream.push(frames[:8])
@@ -80,7 +80,7 @@ def test_an_answer_leaves_the_commentary_as_it_was(backbone_model, backbone_proc
     assert_same(segments + stream.push(frames[8:]), undisturbed)
 
 
-def test_half_a_last_turn_is_said_too(backbone_model, backbone_processor, frames, options):
+def test_finish_generates_an_incomplete_first_turn(backbone_model, backbone_processor, frames, options):
     """Its first turn has two frame pairs, of which the label still says 3 s."""
     stream = backbone_model.start_stream(backbone_processor, window="none", **options)
     segments = run(stream, frames[:4], [4])

@@ -82,7 +82,7 @@ def test_a_stream_equals_one_pass(model, speaker, frames, options):
         torch.testing.assert_close(segment.logits, expected, atol=1e-4, rtol=0)
 
 
-def test_a_pool_and_a_window_use_it(model, speaker, frames, options):
+def test_a_pool_and_a_sliding_window_follow_its_grammar(model, speaker, frames, options):
     alone = run(model.start_stream(speaker, vision_window_s=2.0, **options), frames, [10])
     assert len(alone) == 5
     pool = CommentaryPool(model, speaker, max_streams=2)
