@@ -122,6 +122,11 @@ class TestWindows:
         (tmp_path / "people.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         return read_references(tmp_path / "people.jsonl")
 
+    def test_a_reference_whose_times_are_not_finite_is_named(self, tmp_path):
+        content = [[0, 1, "a"], [1, float("nan"), "b"], [2, 3, "c"]]
+        with pytest.raises(ValueError, match="line 1 of .*: expected video and content"):
+            self.people(tmp_path, content)
+
     @pytest.mark.parametrize("video", ["game.mp4", "game", "elsewhere/game.mkv"])
     def test_windows_of_the_benchmark_are_used_unchanged(self, video, tmp_path):
         # Two commentaries on parts of one game, as when a model is restarted.

@@ -1,10 +1,14 @@
 """Folders of narrated videos."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from livecc_hf.data.formats.folder import find_captioned_videos
+from livecc_hf.data.formats.jsonl import JsonLines
+from livecc_hf.data.sources.narrated import FolderEntry, FolderPart
+from livecc_hf.data.unusable import UnusableSample
 
 
 def test_videos_find_their_captions(tmp_path):
@@ -18,6 +22,33 @@ def test_videos_find_their_captions(tmp_path):
         ("a.MKV", "a.en.vtt"), ("b.mp4", "b.json"), ("sub/c.webm", "sub/c.vtt")
     ]  # fmt: skip
     assert bare == [Path("d.mp4")]
+
+
+def test_captions_that_cannot_be_read_are_reported_and_do_not_stop_the_run(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.mp4").write_text("")
+    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHello there.\n")
+    (tmp_path / "b.srt").symlink_to("b.srt")  # a loop
+    (tmp_path / "c.srt").symlink_to("gone.srt")
+    part = FolderPart(FolderEntry(str(tmp_path)))
+    assert len(part) == 3 and len(part.fingerprint()) == 64
+    assert [word.text for word in part.clips.load(0).words] == ["Hello", "there."]
+    assert [remark.split(":")[0] for remark in part.clips.remarks] == ["captions of b.mp4", "captions of c.mp4"]
+    for row, message in ((1, "b.srt cannot be read: "), (2, "c.srt do not exist")):
+        with pytest.raises(UnusableSample, match=message):
+            part[row]
+
+
+def test_a_file_name_that_is_not_utf_8_has_a_fingerprint(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    try:
+        (tmp_path / f"{name}.mp4").write_text("")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes UTF-8 names only")
+    (tmp_path / f"{name}.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHello.\n")
+    assert len(FolderPart(FolderEntry(str(tmp_path))).fingerprint()) == 64
+    (tmp_path / f"{name}.jsonl").write_text("{}\n")
+    assert len(JsonLines(tmp_path / f"{name}.jsonl", tmp_path / "cache")) == 1
 
 
 def test_folders_without_anything_to_learn_from(tmp_path):

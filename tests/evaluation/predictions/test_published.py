@@ -147,7 +147,14 @@ def test_an_empty_option_list_is_named(tmp_path):
     [
         ({"video_id": "v", "event_id": 1, "begin": 0, "end": 1}, "no column 'pred'"),
         ({"video_id": "v", "event_id": 1, "begin": "0", "end": 1, "pred": "x"}, "begin_s is '0': expected seconds"),
+        ({"video_id": 7, "event_id": 1, "begin": 0, "end": 1, "pred": "x"}, "line 1 of .*: video is 7: expected str"),
+        ({"video_id": "v", "event_id": 1, "begin": 0, "end": 1, "pred": ["x"]}, r"pred is \['x'\]: expected str"),
         ({"ab_winner": "x", "video_event_id": "v_1"}, "no column ba_winner"),
+        (
+            {"ab_winner": "x", "ba_winner": "x", "video_event_id": 1},
+            "line 1 of .*: video_event_id is 1: expected a str",
+        ),
+        ({"ab_winner": ["x"], "ba_winner": "x", "video_event_id": "v_1"}, r"ab_winner is \['x'\]: expected a string"),
         ({"text": "x"}, r"not in a known format \(columns text\)"),
         ([1], "not in a known format"),
     ],

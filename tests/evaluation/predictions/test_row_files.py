@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -119,6 +120,35 @@ def test_a_duplicate_key_is_an_error(tmp_path):
         read_rows(path)
 
 
+COMMENTARY = {"key": "1", "video": "v", "begin_s": 0, "end_s": 9, "pred": "Goal."}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pred": 5}, "line 2 of .*: pred is 5: expected str"),
+        ({"begin_s": float("nan")}, "line 2 of .*: begin_s is nan: expected seconds"),
+        ({"end_s": "9"}, "line 2 of .*: end_s is '9': expected seconds"),
+        ({"turns": [[0, 1, "a"], [1, float("inf"), "b"]]}, r"turns hold \(1, inf, 'b'\): expected \[start_s"),
+        ({"reference": [["0", 1, "a"]]}, r"reference hold \('0', 1, 'a'\): expected"),
+        ({"turns": [[0, 1]]}, "a column has a wrong type"),
+    ],
+)
+def test_a_commentary_that_is_malformed_is_named_by_its_line(tmp_path, change, message):
+    path = tmp_path / "a.jsonl"
+    lines = [replace(HEADER, layout="commentary").to_json(), COMMENTARY | change]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=message):
+        read_rows(path)
+
+
+def test_a_line_that_is_nested_too_deeply_is_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(HEADER.to_json()) + "\n" + "[" * 200_000 + "\n{}\n")
+    with pytest.raises(ValueError, match="line 2 of .* is not JSON: maximum recursion depth"):
+        read_rows(path)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -131,7 +161,7 @@ def test_a_duplicate_key_is_an_error(tmp_path):
         ("{not json}\n{}", "line 2 of .* is not JSON"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path, line, message):
+def test_a_choice_that_is_malformed_is_named_by_its_line(tmp_path, line, message):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(HEADER.to_json()) + "\n" + line + "\n")
     with pytest.raises(ValueError, match=message):

@@ -9,7 +9,13 @@ from layouts import write_json, write_lines
 
 from livecc_hf.evaluation.prompt_files import load_prompts
 from livecc_hf.evaluation.tasks import livesports_qa, mvbench, ovobench, videomme
-from livecc_hf.evaluation.tasks.annotations import FILE_COLUMN, PINNED_REVISIONS, Annotations, read_annotations
+from livecc_hf.evaluation.tasks.annotations import (
+    FILE_COLUMN,
+    PINNED_REVISIONS,
+    Annotations,
+    read_annotations,
+    seconds,
+)
 from livecc_hf.evaluation.tasks.livesports_cc import query_of, read_events
 from livecc_hf.evaluation.tasks.questions import as_published
 from livecc_hf.evaluation.tasks.subtitle_lines import read_subtitle_lines
@@ -307,6 +313,18 @@ class TestAnnotations:
             assert found.rows == values, file
             assert (found.source, len(found.revision)) == (file.name, 16)
 
+    def test_texts_may_hold_unicode_line_separators_and_start_with_a_byte_order_mark(self, tmp_path):
+        values = [{"a": "one\u2028two\x85three"}, {"a": "four"}]
+        lines = "".join(json.dumps(value, ensure_ascii=False) + "\r\n" for value in values)
+        for name, text in (("a.jsonl", lines), ("b.JSONL", lines), ("c.json", lines), ("d.json", json.dumps(values))):
+            (tmp_path / name).write_text(text, encoding="utf-8-sig", newline="")
+            assert read_annotations("videomme", "x/y", tmp_path / name).rows == values, name
+
+    @pytest.mark.parametrize("value", ["nan", float("inf"), "soon", 10**400])
+    def test_times_that_are_not_finite_numbers_are_named(self, value):
+        with pytest.raises(ValueError, match="row 3 of the annotations: begin is .*: expected seconds"):
+            seconds({"begin": value}, 3, "begin")
+
     def test_a_folder_of_files(self, tmp_path):
         write_json(tmp_path / "json/action_count.json", [{"a": 1}])
         write_json(tmp_path / "json/state_change.json", [{"a": 2}])
@@ -333,6 +351,9 @@ class TestAnnotations:
         (tmp_path / "a.json").write_text("{")
         with pytest.raises(ValueError, match=r"a\.json is not JSON"):
             read_annotations("videomme", "x/y", tmp_path / "a.json")
+        (tmp_path / "latin.json").write_bytes(b'[{"a": "caf\xe9"}]')
+        with pytest.raises(ValueError, match=r"latin\.json is not JSON: 'utf-8' codec"):
+            read_annotations("videomme", "x/y", tmp_path / "latin.json")
         with pytest.raises(ValueError, match="holds no rows"):
             read_annotations("videomme", "x/y", write_json(tmp_path / "b.json", []))
         with pytest.raises(ValueError, match="does not hold rows"):
@@ -356,6 +377,8 @@ def test_videos_are_found_however_they_were_unpacked(tmp_path):
     assert folder.find(["src/y/same.mp4"]) == tmp_path / "src/y/same.mp4"
     assert folder.find(["none.mp4", "a.mp4"]) == tmp_path / "videos/a.mp4"
     assert folder.find(["none.mp4"]) is None
+    assert folder.find(["D:\\clips\\a.mp4"]) == tmp_path / "videos/a.mp4"
+    assert folder.find(["", "x" * 5000]) is None
     assert folder.find(["show_2"]) is None
     with pytest.raises(FileNotFoundError, match="is not a folder: expected one with the benchmark's videos"):
         VideoFolder(tmp_path / "none")

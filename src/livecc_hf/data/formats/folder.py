@@ -156,6 +156,9 @@ def _clips_of(captions: Path, limits: dict[str, float]) -> tuple[list[ClipSpan],
         return _clips_once(captions, captions.stat().st_mtime_ns, tuple(limits.items()))
     except FileNotFoundError as error:
         raise UnusableSample("missing_file", f"captions {captions} do not exist") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise UnusableSample("missing_file", f"captions {captions} cannot be read: {reason}") from error
     except ValueError as error:
         raise UnusableSample("malformed", str(error)) from error
 

@@ -97,9 +97,9 @@ def _read_at(file: BinaryIO, n_bytes: int, start: int) -> bytes:
 def _cached_offsets(path: Path, cache_dir: str | os.PathLike | None) -> Path:
     """Return the cache file of a file's offsets, whose name depends on size and time of the file."""
     stat = path.stat()
-    key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    key = os.fsencode(path.resolve()) + f":{stat.st_size}:{stat.st_mtime_ns}".encode()
     folder = Path(cache_dir) if cache_dir is not None else default_cache()
-    file = folder / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.offsets.npy"
+    file = folder / f"{path.stem[:40]}-{hashlib.sha256(key).hexdigest()[:16]}.offsets.npy"
     if not file.exists():
         offsets = find_offsets(path)
         with atomic_write(file, sync=False, keeps_suffix=True) as partial:  # several processes may write it at once

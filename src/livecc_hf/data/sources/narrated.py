@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -236,7 +238,9 @@ class FolderPart:
         """Return a hash of the videos' names and captions."""
         digest = hashlib.sha256()
         for video in self.clips.videos:
-            digest.update(str(video.video).encode() + (self.clips.folder / video.captions).read_bytes())
+            digest.update(os.fsencode(video.video))
+            with contextlib.suppress(OSError):  # captions that cannot be read were reported, and are skipped
+                digest.update((self.clips.folder / video.captions).read_bytes())
         return digest.hexdigest()
 
 
@@ -271,7 +275,7 @@ def _json_list(file: Path) -> list:
         ValueError: if the file contains anything else.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON: {error}; name a file with a value in each line .jsonl") from error
     if not isinstance(value, list):

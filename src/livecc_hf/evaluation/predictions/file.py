@@ -97,7 +97,7 @@ def read_lines(path: str | os.PathLike) -> Lines:
         if line.strip():
             try:
                 values.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 # A killed process leaves a part of a line; a crash of the machine may leave zero bytes.
                 if is_last or not line.strip(b"\0 \r"):
                     return Lines(values, numbers, start, data[start:])

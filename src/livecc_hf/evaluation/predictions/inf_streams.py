@@ -135,6 +135,8 @@ def read_references(path: str | os.PathLike) -> list[Reference]:
     for number, value in zip(lines.numbers, lines.values, strict=True):
         try:
             spans = [SpokenSpan(float(start), float(end), str(text)) for start, end, text in value["content"]]
+            if not all(math.isfinite(time_s) for span in spans for time_s in span[:2]):
+                raise ValueError("a time is not finite")
             item = Reference(video_name(value["video"]), spans)
             has_words = bool(spans) and item.bounds_s[0] <= item.bounds_s[1]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

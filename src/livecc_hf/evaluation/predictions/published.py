@@ -131,5 +131,5 @@ def _is_ovo_results(value: Any) -> bool:
 def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error

@@ -58,6 +58,9 @@ def read_verdicts(path: Path, lines: Lines, model: str | None) -> RowSet[Verdict
         missing = {"video_event_id", "ab_winner", "ba_winner"} - set(value if isinstance(value, dict) else ())
         if missing:
             raise ValueError(f"line {number} of {path} has no column {', '.join(sorted(missing))}")
+        for name in ("video_event_id", "ab_winner", "ba_winner"):
+            if not isinstance(value[name], str):
+                raise ValueError(f"line {number} of {path}: {name} is {value[name]!r:.80}: expected a string")
     names = {value[f"{order}_winner"] for value in lines.values for order in ORDERS} - {TIE}
     opponent, model = _names(path, names, model)
     rows = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -100,11 +101,18 @@ class CommentaryRow:
         return self.key
 
     def __post_init__(self) -> None:
+        _check_type(self, "video", str)
+        if self.pred is not None:
+            _check_type(self, "pred", str)
         for name in ("begin_s", "end_s"):
-            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int | float):
-                raise ValueError(f"{name} is {getattr(self, name)!r}: expected seconds")
+            if not _is_seconds(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)!r:.80}: expected seconds")
         for name in ("turns", "reference"):
-            object.__setattr__(self, name, [SpokenSpan(*span) for span in getattr(self, name)])
+            spans = [SpokenSpan(*span) for span in getattr(self, name)]
+            for span in spans:
+                if not (_is_seconds(span.start_s) and _is_seconds(span.end_s) and isinstance(span.text, str)):
+                    raise ValueError(f"{name} hold {tuple(span)!r:.80}: expected [start_s, end_s, text]")
+            object.__setattr__(self, name, spans)
 
 
 @dataclass(frozen=True)
@@ -189,6 +197,10 @@ def row_from_json(layout: str, value: Any) -> Row:
         return kind(**value)
     except TypeError as error:
         raise ValueError(f"a column has a wrong type: {error}") from error
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_type(row: Any, name: str, kind: type) -> None:

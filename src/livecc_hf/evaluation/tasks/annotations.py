@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,18 +109,15 @@ def _rows_of(files: Sequence[Path], source: Path) -> list[dict[str, Any]]:
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    if file.suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         require_extra("evaluate", f"reading {file.name}", "pyarrow")
         import pyarrow.parquet as pq
 
         return pq.read_table(file).to_pylist()
-    text = file.read_text(encoding="utf-8")
+    data = file.read_bytes()
     try:
-        if file.suffix == ".jsonl":
-            value = [json.loads(line) for line in text.splitlines() if line.strip()]
-        else:
-            value = _json_or_lines(text)
-    except ValueError as error:
+        value = _json_lines(data) if file.suffix.lower() == ".jsonl" else _json_or_lines(data)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
     if isinstance(value, dict):  # an object that holds the list of rows
         value = next((item for item in value.values() if isinstance(item, list)), [])
@@ -131,14 +130,19 @@ def _read(file: Path) -> list[dict[str, Any]]:
     return value
 
 
-def _json_or_lines(text: str) -> Any:
+def _json_or_lines(data: bytes) -> Any:
     """Return the JSON value of a .json file, or the rows if the file holds JSON Lines."""
     try:
-        return json.loads(text)
+        return json.loads(data)
     except ValueError:
-        if text.lstrip().startswith("{"):
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        if data.removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
+            return _json_lines(data)
         raise
+
+
+def _json_lines(data: bytes) -> list[Any]:
+    # Not `splitlines`, which also splits at characters that JSON texts may hold, such as U+2028.
+    return [json.loads(line) for line in data.split(b"\n") if line.strip()]
 
 
 def column(row: dict[str, Any], number: int, *names: str) -> Any:
@@ -157,13 +161,16 @@ def seconds(row: dict[str, Any], number: int, *names: str) -> float:
     """Return a time in seconds from the first of the named columns that the row has.
 
     Raises:
-        ValueError: if the row has none of them, or the value is not a number.
+        ValueError: if the row has none of them, or the value is not a finite number.
     """
     value = column(row, number, *names)
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"row {number} of the annotations: {names[0]} is {value!r}: expected seconds") from error
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"row {number} of the annotations: {names[0]} is {value!r:.80}: expected seconds")
+    return found
 
 
 def optional_seconds(row: dict[str, Any], number: int, *names: str) -> float | None:

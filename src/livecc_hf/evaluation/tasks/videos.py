@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,13 +38,14 @@ class VideoFolder:
     def find(self, names: Sequence[str]) -> Path | None:
         """Return the path of the first name that is found, or `None`.
 
-        Each name is tried as a path in the folder, as a file name anywhere in it, and with another video suffix.
+        Each name is tried as a path in the folder, as a file name anywhere in it, and with another video suffix. It may
+        have Windows separators.
         """
-        for name in names:
+        for name in filter(None, names):
             path = self.root / name
-            if path.exists():
+            if os.path.exists(path):  # noqa: PTH110 (`Path.exists` raises an error for names that are too long)
                 return path
-            base = name.rstrip("/").rsplit("/", 1)[-1]
+            base = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
             found = self._by_name.get(base)
             found = found or (self._by_stem.get(Path(base).stem) if Path(base).suffix.lower() in _SUFFIXES else None)
             if found is not None:
