@@ -106,7 +106,7 @@ COMMANDS = {
     "serve": ("serve", "fastapi, uvicorn, websockets, prometheus_client"),
     "data build --input videos --out out": ("data", "datasets, matplotlib"),
     "data push folder me/clips": ("data", "datasets"),
-    "data fetch urls.txt videos": ("fetch", "yt_dlp"),
+    "data fetch urls.txt videos": ("fetch", "yt_dlp, langcodes"),
     "merge adapter out": ("train", "peft"),
     "commentate CLIP --model adapter": ("train", "peft"),
     "commentate CLIP --load-in-4bit": ("quantize", "bitsandbytes"),

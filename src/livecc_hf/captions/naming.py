@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from ..utils.extras import require_extra
+from .languages import check_language, is_same_language, language_code
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -78,29 +78,15 @@ def _parse_language(part: str) -> CaptionTag | None:
     if _LANGUAGE.fullmatch(part) is None:
         return None
     first, *others = re.split("[-_]", part)
-    language = _language_code(first)
+    language = language_code(first)
     if language is None:
         return None
     # Regions are in capitals, YouTube's source languages are not: "en-DE" is English as used in Germany, "en-de" is
     # English translated from German.
-    source = _language_code(others[0]) if others and others[0].islower() and len(others[0]) < 4 else None
+    source = language_code(others[0]) if others and others[0].islower() and len(others[0]) < 4 else None
     is_translated = source is not None and _language_of_region(others[0]) != language
     region = "" if is_translated else "-".join(others).lower().removesuffix("orig")
     return CaptionTag(language, region, is_translated)
-
-
-@lru_cache(maxsize=4096)
-def _language_code(code: str) -> str | None:
-    """Return a language's shortest code, such as "de" for "ger" and "deu"; `None` if unknown."""
-    require_extra("data", "telling the languages of captions apart", "langcodes")
-    from langcodes import Language
-    from langcodes.tag_parser import LanguageTagError
-
-    try:
-        language = Language.get(code.lower())
-    except LanguageTagError:
-        return None
-    return language.language if language.is_valid() else None
 
 
 @lru_cache(maxsize=4096)
@@ -128,8 +114,8 @@ def walk_videos(
     Raises:
         ValueError: if the language is unknown.
     """
-    if language is not None and parse_tag(language).language is None:
-        raise ValueError(f"language is {language!r}: expected a language code such as en or pt-BR")
+    if language is not None:
+        check_language(language)
     for path, subfolders, names in os.walk(os.fspath(folder)):
         # Hidden folders may be half-written datasets.
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -214,7 +200,7 @@ def _preference(item: tuple[str, str, str], language: str | None) -> tuple[bool,
     found = parse_tag(tag)
     is_untagged = found.language is None and found.is_known
     wanted = CaptionTag() if language is None else parse_tag(language)
-    is_wanted = language is None or is_untagged or found.language == wanted.language
+    is_wanted = language is None or is_untagged or is_same_language(found.language or "", language)
     region_rank = 0 if not wanted.region or found.region == wanted.region else 2 if found.region else 1
     return not is_wanted, found.is_translated, bool(tag), region_rank, CAPTION_SUFFIXES.index(suffix), name
 

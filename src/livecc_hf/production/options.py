@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..captions.languages import language_code
 from .inputs.videos import UNIT_VIDEOS
 from .outputs.card import DatasetAbout
 from .outputs.dataset_folder import FolderOptions
@@ -136,7 +137,7 @@ class BuildOptions:
         # The card states a language only if an option gives it, or a stage checks it.
         spoken = {stage.name: getattr(stage, "language", None) for stage in stages if stage.name in ("asr", "language")}
         code = spoken.get("language") or spoken.get("asr")
-        chosen.setdefault("language", [code.split("-")[0]] if code else [])
+        chosen.setdefault("language", [language_code(code) or code] if code else [])
         return DatasetAbout(**chosen, stages=stages, funnel=funnel)
 
 

@@ -20,7 +20,7 @@ MODULES = {
     "serve": ("fastapi", "uvicorn", "websockets", "prometheus_client", "pydantic"),
     "demo": ("gradio", "spaces", "fastapi", "uvicorn", "websockets", "prometheus_client", "pydantic"),
     "evaluate": ("httpx2", "matplotlib", "pyarrow"),
-    "fetch": ("yt_dlp",),
+    "fetch": ("yt_dlp", "langcodes"),
     "liger": ("liger_kernel",),
     "segment": ("icu4py",),
     "quantize": ("bitsandbytes",),

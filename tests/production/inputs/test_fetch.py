@@ -24,6 +24,8 @@ def test_options_are_polite_and_resume(tmp_path):
     assert found["retries"] == found["fragment_retries"] == 4
     assert found["download_archive"] == str(tmp_path / "archive.txt")
     assert found["subtitleslangs"] == ["en", "en-orig", "de", "de-orig"]
+    tags = ytdlp_options(tmp_path, FetchOptions(languages=("eng", "pt-BR", "en")))["subtitleslangs"]
+    assert tags == ["eng", "eng-orig", "en", "en-orig", "pt-BR", "pt-BR-orig"]
     assert found["writeinfojson"] and found["writeautomaticsub"] and found["subtitlesformat"].startswith("json3/vtt")
     yt_dlp.YoutubeDL(found | {"download_archive": None}).close()  # yt-dlp takes them
 

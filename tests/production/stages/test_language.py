@@ -64,7 +64,12 @@ TAGALOG = (
 
 
 @pytest.mark.parametrize(
-    ("code", "text"), [("he", HEBREW), ("iw", HEBREW), ("nb", NORWEGIAN), ("no", NORWEGIAN), ("tl", TAGALOG)]
+    ("code", "text"),
+    [
+        *(("he", HEBREW), ("iw", HEBREW), ("heb", HEBREW), ("he-IL", HEBREW)),
+        *(("nb", NORWEGIAN), ("nn", NORWEGIAN), ("no", NORWEGIAN)),
+        *(("tl", TAGALOG), ("fil_PH", TAGALOG)),
+    ],
 )
 def test_a_language_may_have_several_codes(code, text):
     batch = table([ENGLISH, text])

@@ -32,6 +32,9 @@ def captions(tmp_path):
         ({"duration_s": 600.0}, None, None, None),
         ({"language": None}, None, None, None),
         ({"language": "EN_us"}, None, None, None),
+        ({"language": "eng"}, None, None, None),
+        ({"language": "und"}, None, None, None),
+        ({"language": "English"}, "other_language", None, "English"),
         ({"title": " "}, "no_title", None, None),
         ({"title": None}, "no_title", None, None),
         ({"width_px": 640, "height_px": 360}, "low_resolution", 360, "640x360 px"),
@@ -78,6 +81,7 @@ def test_a_region_in_the_wanted_language_does_not_count(language):
     [
         ({"min_duration_s": 700}, "min_duration_s is 700 and max_duration_s 600"),
         ({"min_side_px": -1}, "min_side_px is -1"),
+        ({"language": "english"}, "language is 'english': expected a language code"),
     ],
 )
 def test_thresholds_that_make_no_sense(options, message):
@@ -123,3 +127,11 @@ def test_the_length_is_that_of_the_packets_whatever_the_header_says(tmp_path):
     lengths = [probe(str(path))["duration_s"] for path in (whole, claimed, browser, late)]
     assert lengths == pytest.approx([10, 10, 10, 10], abs=0.01)
     assert 4 < probe(str(cut))["duration_s"] < 8
+
+
+@pytest.mark.parametrize("wanted", ["deu", "ger", "DE", "de_AT"])
+def test_a_language_is_wanted_by_any_of_its_codes(captions, wanted):
+    batch = videos(*(GOOD | captions | {"language": tag} for tag in ("de", "ger", "DE-de", None, "en", "nl")))
+    result = Metadata(language=wanted)(batch)
+    assert result.kept["language"].to_pylist() == ["de", "ger", "DE-de", None]
+    assert result.dropped["detail"].to_pylist() == ["en", "nl"]

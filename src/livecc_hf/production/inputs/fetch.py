@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...captions.languages import language_code
 from ...utils.extras import require_extra
 from ...utils.reports import Say, say_to_stderr
 
@@ -111,6 +112,13 @@ def parse_rate(text: str) -> int | None:
     return round(float(match[1]) * _FACTORS[match[2].upper()]) or None
 
 
+def _caption_tags(languages: Sequence[str]) -> list[str]:
+    """Return yt-dlp's tags of captions: the given ones, and the shortest code of a language, which sites use."""
+    names = [code for name in languages for code in (name, language_code(name) if name.isalpha() else None) if code]
+    # "en-orig" is the original; "en" may be machine-translated from it.
+    return [*dict.fromkeys(tag for name in names for tag in (name, f"{name}-orig"))]
+
+
 def ytdlp_options(out: str | os.PathLike, options: FetchOptions) -> dict[str, Any]:
     """Return the options for `yt_dlp.YoutubeDL`."""
     out = Path(out).expanduser().absolute()
@@ -122,8 +130,7 @@ def ytdlp_options(out: str | os.PathLike, options: FetchOptions) -> dict[str, An
         "writeinfojson": True,
         "writesubtitles": True,
         "writeautomaticsub": True,
-        # "en-orig" is the original; "en" may be machine-translated from it.
-        "subtitleslangs": [tag for name in options.languages for tag in (name, f"{name}-orig")],
+        "subtitleslangs": _caption_tags(options.languages),
         "subtitlesformat": "json3/vtt/best",
         # Downloads of captions alone have an archive of their own, so that the videos can be fetched later.
         "download_archive": str(out / (ARCHIVE if options.video else CAPTIONS_ARCHIVE)),

@@ -6,11 +6,13 @@ import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from ...captions.languages import is_same_language, language_code
 from ...utils.counts import check_counts
 from ...utils.extras import require_extra
 from ..columns import scores_array, spoken_texts, with_column
@@ -20,7 +22,7 @@ from .model import ModelStage
 # Long enough for a reliable score by CLD3, and short enough that most pieces are in one language.
 _PIECE_CHARS = 256
 _LETTER = re.compile(r"[^\W\d_]")
-# The codes that CLD3 returns (`kLanguageNames` of version 3.0.13), and other codes for the same languages.
+# The codes that CLD3 returns (`kLanguageNames` of version 3.0.13).
 _CODES = """
 af am ar az be bg bg-Latn bn bs ca ceb co cs cy da de el el-Latn en eo es et eu fa fi fil fr fy ga gd gl gu ha haw
 hi hi-Latn hmn hr ht hu hy id ig is it iw ja ja-Latn jv ka kk km kn ko ku ky la lb lo lt lv mg mi mk ml mn mr ms mt
@@ -28,8 +30,6 @@ my ne nl no ny pa pl ps pt ro ru ru-Latn sd si sk sl sm sn so sq sr st su sv sw 
 zh zh-Latn zu
 """
 LANGUAGES = frozenset(_CODES.split())
-_ALIASES = {"he": "iw", "nb": "no", "nn": "no", "tl": "fil", "in": "id", "ji": "yi", "jw": "jv", "cmn": "zh"}
-_ALIASES |= {"zh-Hans": "zh", "zh-Hant": "zh"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Language(ModelStage):
     )
 
     def __post_init__(self):
-        if self._code not in LANGUAGES:
+        if self._code is None:
             raise ValueError(
                 f"language is {self.language!r}: expected the code of a language that CLD3 knows, one of "
                 f"{', '.join(sorted(LANGUAGES))}"
@@ -67,9 +67,9 @@ class Language(ModelStage):
         check_counts(self, "max_pieces")
 
     @property
-    def _code(self) -> str:
-        """CLD3's code of the language."""
-        return _ALIASES.get(self.language, self.language)
+    def _code(self) -> str | None:
+        """CLD3's code of the language; `None` if CLD3 does not know it."""
+        return _cld3_code(self.language)
 
     def load(self) -> Any:
         """Return CLD3's identifier.
@@ -106,6 +106,15 @@ class Language(ModelStage):
         results = [find(piece) for piece in _pieces(text, self.max_pieces)]
         score = sum(result.probability for result in results if result.language == self._code) / len(results)
         return score, Counter(result.language for result in results).most_common(1)[0][0]
+
+
+@lru_cache(maxsize=64)
+def _cld3_code(language: str) -> str | None:
+    if language in LANGUAGES:  # such as ru-Latn: the script counts
+        return language
+    if language_code(language) == "nn":  # CLD3 has one code for both forms of Norwegian
+        return "no"
+    return next((code for code in sorted(LANGUAGES) if "-" not in code and is_same_language(code, language)), None)
 
 
 def _pieces(text: str, most: int) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...captions.languages import check_language, is_same_language
 from ...data.media.paths import resolve_media
 from ...utils.text import one_line
 from ..columns import with_column
@@ -100,7 +101,10 @@ class Metadata(Stage):
     max_duration_s: float = field(default=600.0, metadata={"help": "Longest video, in seconds. (paper: 600)"})
     language: str = field(
         default="en",
-        metadata={"help": "Keep videos that declare this language, in any region, or none; '': any. (paper: English)"},
+        metadata={
+            "help": "Keep videos that declare this language, in any region and by any code, or none; '': any. "
+            "(paper: English)"
+        },
     )
     needs_captions: bool = field(
         default=True, metadata={"help": "Keep only videos with captions; set it to false if the stage asr follows."}
@@ -115,23 +119,22 @@ class Metadata(Stage):
             )
         if self.min_side_px < 0:
             raise ValueError(f"min_side_px is {self.min_side_px}: expected 0 or more")
+        if self.language:
+            check_language(self.language)
 
     def __call__(self, batch: pa.Table) -> StageResult:
         """Filter a batch in `VIDEO_SCHEMA`."""
         side_px = pc.min_element_wise(batch["width_px"], batch["height_px"], skip_nulls=False)
         side_px = pc.fill_null(pc.cast(side_px, pa.float64()), np.nan).to_numpy()
         duration_s = pc.fill_null(batch["duration_s"], np.nan).to_numpy()
-        language = pc.utf8_lower(pc.fill_null(batch["language"], ""))
-        spoken = pc.replace_substring_regex(language, "[-_].*", "")
-        wanted = re.split("[-_]", self.language.lower())[0]
-        is_other = pc.and_(pc.not_equal(language, ""), pc.not_equal(spoken, wanted))
+        is_other = np.array([self._is_other_language(tag) for tag in batch["language"].to_pylist()], bool)
         no_title = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(batch["title"], "")), "").to_numpy()
         checks: list[tuple[str, np.ndarray, np.ndarray | None]] = [  # reason, whether it applies, the compared number
             ("no_title", no_title & self.needs_title, None),
             ("low_resolution", side_px < self.min_side_px, side_px),
             ("too_short", duration_s < self.min_duration_s, duration_s),
             ("too_long", duration_s > self.max_duration_s, duration_s),
-            ("other_language", is_other.to_numpy() & bool(self.language), None),
+            ("other_language", is_other, None),
             ("no_metadata", np.isnan(side_px) | np.isnan(duration_s), None),
         ]
         reasons = np.full(len(batch), None, dtype=object)
@@ -146,6 +149,12 @@ class Metadata(Stage):
         if self.needs_captions:
             self._check_captions(batch, is_open, reasons)
         return split(self.name, batch, reasons, values, _details(batch, reasons))
+
+    def _is_other_language(self, declared: str | None) -> bool:
+        """Return whether a video declares another language; `und` (undetermined) declares none."""
+        if not self.language or not declared or not declared.strip() or re.match(r"\s*und\b", declared, re.I):
+            return False
+        return not is_same_language(declared, self.language)
 
     def _check_captions(self, batch: pa.Table, is_open: np.ndarray, reasons: np.ndarray) -> None:
         """Set the reason of rows without captions. Only rows without a reason so far are checked: files are slow."""

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import pytest
+from faster_whisper.tokenizer import _LANGUAGE_CODES
 from models import KEEP_NONSENSE, write_whisper
 from speech import RATE_HZ, needs_espeak, speak, write_sound
 
@@ -270,3 +271,13 @@ def test_a_device_that_fails_is_told_from_a_video_that_does(stage, monkeypatch, 
     else:
         with pytest.raises(error, match=r"speech recognition failed at a\.mp4"):
             stage._outcome(audio, "a.mp4")
+
+
+def test_a_language_has_several_codes(whisper):
+    known = [*_LANGUAGE_CODES]
+    for code, expected in [("eng", "en"), ("en_US", "en"), ("EN", "en"), ("jv", "jw"), ("fil", "tl"), ("nb", "no")]:
+        assert Asr(model=whisper, **OPTIONS, language=code)._whisper_code(known) == expected
+    assert Asr(model=whisper, **OPTIONS, language="nn")._whisper_code(known) == "nn"
+    for code in ("gsw", "english"):
+        with pytest.raises(ValueError, match=f"language '{code}' is not one that .* knows: "):
+            Asr(model=whisper, **OPTIONS, language=code).open()

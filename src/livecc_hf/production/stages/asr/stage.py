@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ....captions.languages import is_same_language
 from ....data.media.paths import resolve_media
 from ....utils.counts import check_counts
 from ....utils.extras import require_extra
@@ -155,12 +156,19 @@ class Asr(ModelStage, HallucinationRules):
 
     def _check_languages(self, known: list[str]) -> None:
         way_out = "; a multilingual model knows more, such as small or large-v3-turbo" if len(known) == 1 else ""
-        if self.language is not None and self.language not in known:
+        if self.language is not None and self._whisper_code(known) is None:
             raise ValueError(
                 f"language {self.language!r} is not one that {self.model} knows: {', '.join(known)}{way_out}"
             )
         if self.multilingual and len(known) == 1:
             raise ValueError(f"multilingual is set, but {self.model} knows only {known[0]}{way_out}")
+
+    def _whisper_code(self, known: list[str]) -> str | None:
+        """Return the model's own code of the wanted language, such as "en" for "eng"; `None` if it has none."""
+        if self.language is None or self.language in known:
+            return self.language
+        wanted = self.language
+        return next((code for code in known if is_same_language(code, wanted)), None)
 
     def _source(self) -> str:
         from faster_whisper import available_models
@@ -223,7 +231,7 @@ class Asr(ModelStage, HallucinationRules):
         pipeline = self.loaded
         segments, info = pipeline.transcribe(
             audio.samples,
-            language=self.language,
+            language=self._whisper_code(pipeline.model.supported_languages),
             multilingual=self.multilingual,
             word_timestamps=True,
             batch_size=self.chunks_per_batch,
