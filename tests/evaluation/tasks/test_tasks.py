@@ -370,6 +370,12 @@ def test_videos_are_found_however_they_were_unpacked(tmp_path):
     for name in ("videos/a.mp4", "deep/er/b.mkv", "frames/show_1/00001.jpg", "src/x/same.mp4", "src/y/same.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive/linked.mp4").write_bytes(b"")
+    (tmp_path / "videos/link").symlink_to(tmp_path / "archive")
+    (tmp_path / "videos/loop").symlink_to(tmp_path)
+    folder = VideoFolder(tmp_path / "videos")
+    assert folder.find(["linked.mkv"]) is not None
     folder = VideoFolder(tmp_path)
     assert folder.find(["a.mp4"]) == tmp_path / "videos/a.mp4"
     assert folder.find(["b.mp4"]) == tmp_path / "deep/er/b.mkv"  # another ending

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from livecc_hf.modeling.grammar import MAX_FRAMES
+from livecc_hf.modeling.grammar import MAX_FRAMES, TURN_FRAMES
 from livecc_hf.modeling.stream_options import check_number
 
 IGNORE_INDEX = -100  # label of tokens that are not supervised
@@ -26,7 +26,7 @@ class EncodeOptions:
             limit.
 
     Raises:
-        ValueError: if a limit is below 1, or the pixel limits contradict each other.
+        ValueError: if a limit is out of range, or the pixel limits contradict each other.
     """
 
     keep_trailing_silence: bool = False
@@ -37,9 +37,10 @@ class EncodeOptions:
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("min_pixels", "max_pixels", "max_frames", "max_tokens"):
+        for name in ("min_pixels", "max_pixels", "max_tokens"):
             if (value := getattr(self, name)) is not None:
                 check_number(name, value, from_=1, kind=int)
+        check_number("max_frames", self.max_frames, from_=TURN_FRAMES, up_to=MAX_FRAMES, kind=int)
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
             raise ValueError(
                 f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}: lower one or raise the other"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import json
 import os
@@ -15,7 +14,7 @@ from livecc_hf.utils.extras import require_extra
 
 from ..predictions.file import RowSet
 from ..predictions.judged_texts import find_texts
-from ..predictions.rows import CommentaryRow, Row, SpokenSpan, VerdictRow
+from ..predictions.rows import CommentaryRow, Row, SpokenSpan, VerdictRow, text_hash
 from ..scorers.figures import Figure, Score
 from ..scorers.win_rate import both_orders
 from ..suites import title_of
@@ -106,7 +105,7 @@ def _cells(item: Figure) -> list[Any]:
 def _timelines(rows: RowSet[CommentaryRow], thumbnails: Thumbnails) -> str:
     timed = [row for row in rows.rows if row.turns]
     # A pseudo-random sample that does not depend on the order of the rows.
-    chosen = sorted(timed, key=lambda row: hashlib.sha256(row.key.encode()).hexdigest())[:_TIMELINES]
+    chosen = sorted(timed, key=lambda row: text_hash(row.key))[:_TIMELINES]
     count = f"{len(chosen)} of {len(timed)}" if len(chosen) < len(timed) else str(len(timed))
     return (
         f"<h2>Timelines: {_text(rows.header.model or rows.source)}</h2>"
@@ -192,7 +191,7 @@ def _verdict_data(
     header = verdicts.header
     identity = f"{header.model} {header.opponent} {header.judge} {verdicts.source}"
     return {
-        "id": hashlib.sha256(identity.encode()).hexdigest()[:12],
+        "id": text_hash(identity)[:12],
         "model": header.model,
         "opponent": header.opponent,
         "judge": header.judge or "an unnamed judge",

@@ -14,7 +14,7 @@ class VideoFolder:
     """Finds videos and folders of frames by path, by name, or by name without suffix.
 
     Args:
-        root: the folder, which is searched recursively.
+        root: the folder, which is searched recursively, also through links.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
@@ -26,7 +26,12 @@ class VideoFolder:
             raise FileNotFoundError(f"{self.root} is not a folder: expected one with the benchmark's videos")
         self._by_name: dict[str, Path] = {}
         self._by_stem: dict[str, Path] = {}
-        for folder, folders, names in os.walk(self.root):
+        visited: set[str] = set()
+        for folder, folders, names in os.walk(self.root, followlinks=True):
+            if (real := os.path.realpath(folder)) in visited:  # a link to a folder above it would never end
+                folders.clear()
+                continue
+            visited.add(real)
             for name in sorted(names):
                 path = Path(folder) / name
                 if path.suffix.lower() in _SUFFIXES:
