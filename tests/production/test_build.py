@@ -1,5 +1,6 @@
 """Whole runs: inputs, outputs and errors."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -14,8 +15,8 @@ from manifests import write_manifest
 from media import write_video
 from runs import dataset_rows, options_for, quiet_build, table_of
 
-from livecc_hf.production.build import build
-from livecc_hf.production.options import load_options
+from livecc_hf.production.build import _describe_engine, build
+from livecc_hf.production.options import BuildOptions, load_options
 from livecc_hf.production.run_folder import DROPPED
 
 ROOT = Path(__file__).parents[2]
@@ -217,3 +218,14 @@ def test_videos_whose_file_is_gone_are_in_the_funnel(tmp_path):
     assert [(item.name, item.items_out) for item in result.stats][-2:] == [("pretrain_clips", 4), ("dataset", 2)]
     assert table_of(result.out, "dropped.parquet")["reason"].to_pylist() == ["missing_video"] * 2
     assert "Dropped by dataset: missing_video" in (result.out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:6379", None])
+def test_a_cluster_that_the_local_engine_does_not_use_is_mentioned(monkeypatch, address):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    local = BuildOptions(input="a", out="b", stages={"metadata": {}})
+    said = [*_describe_engine(local)]
+    assert [address in line and "engine=ray" in line for line in said] == ([True] if address else [])
+    assert not [*_describe_engine(dataclasses.replace(local, engine="ray"))]

@@ -62,6 +62,7 @@ def test_the_command_line_goes_over_the_recipe(tmp_path):
         (["dataset.video_feature=1"], "dataset.video_feature is 1: expected true or false"),
         (["dataset.sources=3"], "dataset.sources is 3: expected a list of strings, such as [3]"),
         (["dataset.language=[1]"], "dataset.language is [1]: expected a list of strings"),
+        (["ray_address=auto"], "ray_address=auto: not with engine=local, which does not use it; leave it out"),
         (["report.sample=3"], "unknown report key 'sample': did you mean samples?"),
         (["report.frames=many"], "report.frames is 'many': expected a whole number"),
         (["report.frame_px=2"], "report.frame_px is 2: expected 16 or more, such as 192"),

@@ -70,6 +70,7 @@ def test_errors_are_one_line_and_change_nothing(model, tmp_path, capsys):
     clip = str(demo_clip_path())
     for arguments, message in (
         ([str(model)], "nothing to add to the card"),
+        ([str(model), "--scores", str(tmp_path), "--start", "5", "--query", "What?"], "--start and --query: only with"),
         ([str(tmp_path), "--clip", clip], "has no README.md"),
         ([str(model), "--clip", str(tmp_path / "none.mp4")], "none.mp4"),
         ([str(model), "--clip", str(tmp_path / "text.mp4")], "text.mp4"),

@@ -121,6 +121,7 @@ def test_invalid_questions_give_a_one_line_error(media, tmp_path, capsys):
         ([image, "What?", "--start", "1"], "--start: for videos only"),
         ([image, "What?", "--max-frames", "4"], "--max-frames: for videos only"),
         ([video, "What?", "--start", "3", "--end", "2"], "--end 2 is not after the start"),
+        ([video, "What?", "--greedy", "--temperature", "1"], "--temperature: not with --greedy"),
         ([video, "What?", "--fps", "0"], "fps=0.0: expected a rate above 0"),
         ([video, "What?", "--max-frames", "0"], "max_frames=0: expected a whole number"),
         ([video, "What?", "--max-new-tokens", "0"], "max_new_tokens=0: expected"),

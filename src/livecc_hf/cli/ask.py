@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from livecc_hf.checkpoints.names import check_model_name
-from livecc_hf.cli.model_arguments import add_model_arguments, load_model_of
+from livecc_hf.cli.model_arguments import add_model_arguments, check_sampling_options, load_model_of
 from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.cli.stream_arguments import SAMPLING_OPTIONS, add_option_arguments, flag_of, whole_text
 from livecc_hf.cli.times import check_range, parse_time
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     elif given := [flag_of(name) for name in ("start", "end", "fps", "max_frames") if getattr(args, name) is not None]:
         raise ValueError(f"{' and '.join(given)}: for videos only, and {args.shown} is a picture; leave it out")
     check_range(args.start, args.end)
+    check_sampling_options(args)
     if args.model is not None:
         check_model_name(args.model)
     import torch

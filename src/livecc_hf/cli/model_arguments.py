@@ -58,6 +58,15 @@ def check_stream_options(args: argparse.Namespace) -> None:
         ValueError: if a value is not valid, or a sampling option is given with `--greedy`.
     """
     StreamOptions(**stream_options_of(args))
+    check_sampling_options(args)
+
+
+def check_sampling_options(args: argparse.Namespace) -> None:
+    """Check that no sampling option is given with `--greedy`.
+
+    Raises:
+        ValueError: if there is one.
+    """
     names = ("temperature", "top_p", "top_k") if args.do_sample is False else ()
     given = [flag_of(name) for name in names if getattr(args, name) is not None]
     if given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
         out.mkdir(parents=True, exist_ok=True)
         with _only_run(out):
             claim_folder(out, options, source, stages)
-            for line in source.describe_left_out():
+            for line in (*_describe_engine(options), *source.describe_left_out()):
                 say(line)
             return _build(options, source, stages, out, say, make_engine)
     except OSError as error:
@@ -154,6 +155,13 @@ def _build(
         raise ValueError(f"none of {stats[0].items_in:,} videos was kept: {out / 'report.html'} shows why")
     dataset = out / DATASET if (out / DATASET).is_dir() else None
     return BuildResult(out, stats, saved["clips"], dataset)
+
+
+def _describe_engine(options: BuildOptions) -> Iterator[str]:
+    """Yield a line if the environment names a cluster that the run does not use."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address and options.engine != "ray":
+        yield f"$RAY_ADDRESS is {address}, which engine={options.engine} does not use: engine=ray runs on that cluster"
 
 
 def _make_engine(options: BuildOptions, plan: RunPlan) -> Engine:

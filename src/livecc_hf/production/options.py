@@ -89,6 +89,11 @@ class BuildOptions:
             raise ValueError("no stages are given: expected a recipe with stages, such as recipes/data/my_videos.yaml")
         if self.engine not in ENGINES:
             raise ValueError(f"engine is {self.engine!r}: expected one of {', '.join(ENGINES)}")
+        if self.ray_address is not None and self.engine != "ray":
+            raise ValueError(
+                f"ray_address={self.ray_address}: not with engine={self.engine}, which does not use it; leave it out, "
+                "or choose engine=ray"
+            )
         for name in ("limit", "unit_videos", "workers", "gpus"):
             value = getattr(self, name)
             if value is not None and value < 1:

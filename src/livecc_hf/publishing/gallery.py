@@ -66,6 +66,9 @@ def complete_card(
     path = folder / CARD_FILE
     if clip is None and scores is None:
         raise ValueError("nothing to add to the card: give a clip (--clip VIDEO), scores (--scores DIR), or both")
+    of_clip = {"--start": start_s, "--end": end_s, "--query": query}
+    if clip is None and (idle := [flag for flag, value in of_clip.items() if value is not None]):
+        raise ValueError(f"{' and '.join(idle)}: only with --clip; leave it out, or give a clip")
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {CARD_FILE}: expected a model's or adapter's folder with its card")
     card = parse_card(path)

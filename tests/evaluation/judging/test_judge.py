@@ -275,3 +275,12 @@ def test_killed_while_judging(sides, tmp_path):
     assert len(server.requests) - n_before <= 2 * N - kept
     rows = read_rows(out).rows
     assert len(rows) == len({json.dumps(row.id) for row in rows}) == 2 * N
+
+
+def test_a_revision_that_nothing_is_read_at_is_refused(sides, tmp_path):
+    chosen = JudgeOptions(model="judge-1")
+    with pytest.raises(ValueError, match="--dataset-revision v1: not with --annotations .*cc.json"):
+        judge(sides[0], sides[1], tmp_path / "v.jsonl", chosen, sides[2], "v1")
+    windows = JudgeOptions(model="judge-1", protocol="inf-streams")
+    with pytest.raises(ValueError, match="--dataset-revision v1: not with --protocol inf-streams"):
+        judge(sides[0], sides[1], tmp_path / "v.jsonl", windows, revision="v1")

@@ -197,6 +197,9 @@ def test_a_resumed_run_keeps_the_datasets_commit(benchmark, published_checkpoint
         ("videomme", {"annotations": "none.json"}, FileNotFoundError, "none.json do not exist"),
         ("livesports3k-cc", {}, ValueError, "row 0 of the annotations has no column event_id"),
         ("ovobench", {}, ValueError, "has no column task"),
+        ("videomme", {"subtitles": "srt"}, ValueError, "--subtitles srt: not with videomme, which does not use it"),
+        ("videomme", {"query_form": "base"}, ValueError, "--query-form base: not with videomme, which asks questions"),
+        ("videomme", {"dataset_revision": "v1"}, ValueError, "--dataset-revision v1: not with --annotations "),
     ],
 )
 def test_errors_before_any_work(suite, options, error, message, benchmark, tmp_path):

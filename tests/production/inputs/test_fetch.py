@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from media import write_video
 
+from livecc_hf.cli.main import main
 from livecc_hf.production.inputs.fetch import FetchOptions, fetch, parse_rate, read_urls, ytdlp_options
 from livecc_hf.production.inputs.videos import open_input
 
@@ -180,3 +181,10 @@ def test_progress_says_what_is_going_on(tmp_path, site):
     assert lines[0] == f"1 of 2: {site.url}/page.html" and f"2 of 2: {site.url}/match.mp4" in lines
     assert any(".en.vtt: 0.0 MB" in line for line in lines) and sum(".mp4: 0." in line for line in lines) == 2
     assert lines[-1] == "  1 fetched, 0 fetched earlier"
+
+
+def test_a_height_without_videos_is_refused(tmp_path, capsys):
+    (tmp_path / "urls.txt").write_text("https://x.example/1\n")
+    words = ["data", "fetch", str(tmp_path / "urls.txt"), str(tmp_path / "out"), "--no-video", "--max-height", "480"]
+    assert main(words) == 2
+    assert "--max-height 480: not with --no-video, which does not use it; leave it out" in capsys.readouterr().err

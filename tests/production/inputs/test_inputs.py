@@ -312,6 +312,17 @@ def test_a_folder_with_captions_and_metadata(tmp_path):
     assert read_all(german)[0][0]["captions"] == str(tmp_path / "a.de.json3")
 
 
+def test_options_that_an_input_does_not_use_are_refused(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(ValueError, match=f"media_root=/videos: not with the folder of videos {tmp_path}"):
+        open_input(tmp_path, root="/videos")
+    (tmp_path / "m.jsonl").write_text('{"video": "a.mp4"}\n')
+    with pytest.raises(ValueError, match="language=de: not with .*m.jsonl, whose rows name their captions"):
+        open_input(tmp_path / "m.jsonl", language="de")
+    for language in ("en", None):
+        assert len(read_all(open_input(tmp_path / "m.jsonl", language=language, root=tmp_path))[0]) == 1
+
+
 def test_names_that_share_their_beginning_keep_their_captions(tmp_path):
     names = ("a.mp4", "a.vtt", "a b.mp4", "a b.en.srt", "a-b.mp4", "a.b.mp4", "a.b.json", "a.b.en.vtt", "b.mp4")
     for name in (*names, "b.comments.json", "b.live_chat.json"):  # what yt-dlp writes too

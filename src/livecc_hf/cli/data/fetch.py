@@ -20,9 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-height",
         type=int,
-        default=720,
         metavar="PX",
-        help="maximum height of a video in pixels (default: %(default)s)",
+        help="maximum height of a video in pixels; default: 720",
     )
     parser.add_argument("--no-video", action="store_true", help="fetch captions and metadata only, to select videos")
     parser.add_argument(
@@ -48,9 +47,12 @@ def run(args: argparse.Namespace) -> int:
     """Download the videos that are missing; return 1 if some failed."""
     from livecc_hf.production.inputs.fetch import FetchOptions, fetch, read_urls
 
+    if args.no_video and args.max_height is not None:
+        raise ValueError(f"--max-height {args.max_height}: not with --no-video, which does not use it; leave it out")
+    height = {} if args.max_height is None else {"max_height_px": args.max_height}
     options = FetchOptions(
+        **height,
         languages=tuple(name.strip() for name in args.languages.split(",") if name.strip()),
-        max_height_px=args.max_height,
         video=not args.no_video,
         rate=args.rate,
         sleep_s=args.sleep,

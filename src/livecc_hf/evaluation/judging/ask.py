@@ -23,7 +23,7 @@ from ..predictions.published import read_commentary_file
 from ..predictions.rows import ORDERS, CommentaryRow, VerdictRow, text_hash
 from ..progress import RowProgress
 from ..suites import suite_of
-from ..tasks.annotations import read_annotations
+from ..tasks.annotations import check_revision, read_annotations
 from ..tasks.livesports_cc import read_events
 from .prompt import INF_STREAMS, LIVESPORTS, JudgeProtocol, judge_protocol
 
@@ -129,8 +129,13 @@ def judge(
         EndpointError: if the judge refuses the key or the model, or fails too many times in a row. Finished verdicts
             are kept.
     """
+    check_revision(references, revision)
     model_rows, opponent_rows = read_commentary_file(predictions), read_commentary_file(opponent)
     if options.protocol == INF_STREAMS:
+        if revision is not None:
+            raise ValueError(
+                f"--dataset-revision {revision}: not with --protocol {INF_STREAMS}, which reads no dataset"
+            )
         given = None if references is None else read_references(references)
         model_rows, opponent_rows = (cut_into_windows(rows, given) for rows in (model_rows, opponent_rows))
         texts = {row.key: reference_text(row.reference) for row in model_rows.rows}
@@ -185,6 +190,10 @@ def _references(
     """Return what people said by row key, and the source and revision of these references."""
     if path is None:
         own = {row.key: " ".join(span.text for span in row.reference) for row in rows.rows if row.reference}
+        if own and revision is not None:
+            raise ValueError(
+                f"--dataset-revision {revision}: not with predictions that hold their own references; leave it out"
+            )
         if own:
             return own, rows.header.dataset, rows.header.dataset_revision
     suite = suite_of(rows.header.suite)

@@ -14,10 +14,10 @@ from livecc_hf.utils.counts import check_counts
 from ..predictions.header import Header
 from ..prompt_files import Prompts
 from ..suites import Suite, suite_of
-from ..tasks.annotations import Annotations, read_annotations
+from ..tasks.annotations import Annotations, check_revision, read_annotations
 from ..tasks.livesports_cc import INSTRUCT
 from ..tasks.questions import FrameRule, Question
-from ..tasks.readers import Task, prompts_of, read_tasks
+from ..tasks.readers import SUBTITLES, Task, prompts_of, read_tasks
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_counts(self, "limit", "max_pixels")
+        check_revision(self.annotations, self.dataset_revision)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,20 @@ def make_plans(suites: str | Sequence[str], options: RunOptions) -> list[Plan]:
     if len({suite.dataset for suite in chosen}) > 1 or len({suite.layout for suite in chosen}) > 1:
         names = ", ".join(suite.name for suite in chosen)
         raise ValueError(f"{names} are not about the same videos: run them one by one")
+    _check_idle_options(chosen, options)
     return [_plan(suite, options) for suite in chosen]
+
+
+def _check_idle_options(suites: Sequence[Suite], options: RunOptions) -> None:
+    """Raise a ValueError if an option is given that none of the benchmarks uses."""
+    names = ", ".join(suite.name for suite in suites)
+    if options.subtitles is not None and all(suite.name != SUBTITLES for suite in suites):
+        raise ValueError(
+            f"--subtitles {options.subtitles}: not with {names}, which does not use it; leave it out, or run "
+            f"{SUBTITLES}"
+        )
+    if options.query_form != INSTRUCT and all(suite.layout != "commentary" for suite in suites):
+        raise ValueError(f"--query-form {options.query_form}: not with {names}, which asks questions; leave it out")
 
 
 def _plan(suite: Suite, options: RunOptions) -> Plan:

@@ -50,6 +50,14 @@ class Annotations:
     revision: str
 
 
+def check_revision(path: str | os.PathLike | None, revision: str | None) -> None:
+    """Raise a ValueError if a file of rows is given and a revision of the rows on the Hub too."""
+    if path is not None and revision is not None:
+        raise ValueError(
+            f"--dataset-revision {revision}: not with --annotations {path}, which is a local file; leave one out"
+        )
+
+
 def read_annotations(
     suite: str, dataset_id: str, path: str | os.PathLike | None = None, revision: str | None = None
 ) -> Annotations:

@@ -12,12 +12,12 @@ from .livesports_cc import SportsEvent, cc_prompts, read_events
 from .questions import Question
 
 Task = Question | SportsEvent
-_SUBTITLES = "videomme-subtitles"
+SUBTITLES = "videomme-subtitles"
 _READERS: dict[str, tuple[Callable[[Annotations, str], Sequence[Task]], Callable[[str], Prompts]]] = {
     "livesports3k-cc": (lambda annotations, _: read_events(annotations), lambda _: cc_prompts()),
     "livesports3k-qa": (livesports_qa.read_questions, livesports_qa.prompts_of),
     "videomme": (videomme.read_questions, videomme.prompts_of),
-    _SUBTITLES: (videomme.read_questions, videomme.prompts_of),
+    SUBTITLES: (videomme.read_questions, videomme.prompts_of),
     "ovobench": (ovobench.read_questions, ovobench.prompts_of),
     "mvbench": (mvbench.read_questions, mvbench.prompts_of),
 }
@@ -38,7 +38,7 @@ def read_tasks(
         ValueError: if the rows are not in the published format.
         FileNotFoundError: if subtitles are needed and `subtitles` is not a folder.
     """
-    if suite == _SUBTITLES:
+    if suite == SUBTITLES:
         return videomme.read_questions(annotations, protocol, True, subtitles)
     return _READERS[suite][0](annotations, protocol)
 

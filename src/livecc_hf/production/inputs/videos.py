@@ -306,13 +306,28 @@ def open_input(
         )
     if path.is_dir():
         if next(path.glob("*.parquet"), None) is not None:
+            _check_no_language(path, language)
             return ParquetInput(path, root=root, **options)
+        if root is not None:
+            raise ValueError(
+                f"media_root={root}: not with the folder of videos {path}, which does not use it; leave it out"
+            )
         return FolderInput(path, language=language, **options)
+    _check_no_language(path, language)
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         return JsonLinesInput(path, root=root, **options)
     if path.suffix.lower() == ".parquet":
         return ParquetInput(path, root=root, **options)
     raise ValueError(f"input {path} ends in {path.suffix!r}: expected a folder of videos, or a .jsonl or .parquet file")
+
+
+def _check_no_language(manifest: Path, language: str | None) -> None:
+    """Raise a ValueError if a language of captions was chosen for a manifest, whose rows name their captions."""
+    if language not in (None, DEFAULT_LANGUAGE):
+        raise ValueError(
+            f"language={language}: not with {manifest}, whose rows name their captions; leave it out. "
+            "metadata.language and language.language select videos by language"
+        )
 
 
 def _file_fingerprint(path: Path) -> str:
