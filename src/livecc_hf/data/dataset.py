@@ -13,11 +13,11 @@ import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import MISSING, dataclass, fields
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
 
 import numpy as np
 
+from ..utils.type_hints import fits
 from .samples.sample import EncodeOptions, Sample
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def parse_entry(cls: type[Entry], entry: dict[str, Any], name: str) -> Entry:
     if missing := [key for key in required if key not in entry]:
         raise ValueError(f"a {name!r} data entry lacks the keys {missing}: got {sorted(entry)}")
     for key, hint in _type_hints(cls).items():
-        if key in entry and not _fits(entry[key], hint):
+        if key in entry and not fits(entry[key], hint):
             kind = hint.__name__ if isinstance(hint, type) else hint
             raise ValueError(f"{key} is {entry[key]!r} in a {name!r} data entry: expected {kind}")
     return cls(**entry)
@@ -131,19 +131,6 @@ def _type_hints(cls: type) -> dict[str, Any]:
         return get_type_hints(cls)
     except NameError:  # a name that the source's module imports for type checking only
         return {}
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value from YAML fits a field's type; types unknown to YAML fit any value."""
-    kind, arguments = get_origin(hint) or hint, get_args(hint)
-    if kind in (Union, UnionType):
-        return any(_fits(value, option) for option in arguments)
-    if kind in (int, float):
-        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    if kind is tuple and isinstance(value, list | tuple):  # YAML has only lists
-        kinds = arguments[:1] * len(value) if arguments[-1:] == (...,) else arguments
-        return not arguments or (len(value) == len(kinds) and all(map(_fits, value, kinds)))
-    return kind not in (str, bool, NoneType, tuple, list, dict, Sequence) or isinstance(value, kind)
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,9 @@ def test_a_duplicate_key_is_an_error(tmp_path):
         ([{"questions": 5}], "is not in a known format"),
         ([*videomme([("A", "A")]), {"video_id": "1"}], "entry 1 has no list of questions"),
         ([{"questions": []}, "text"], "entry 1 has no list of questions"),
-        ([{"duration": "short", "questions": ["text"]}], "entry 0, question 0 cannot be used"),
+        ([{"duration": "short", "questions": ["text"]}], "entry 0, question 0 cannot be used: it is 'text'"),
+        ([{"duration": "short", "questions": [5]}], "entry 0, question 0 cannot be used: it is 5, expected an object"),
+        ({"backward": 5}, "backward is 5: expected a list"),
         (ovo(backward=[{"id": 1, "task": "EPM"}]), "backward 0 has no column 'video'"),
         (ovo(backward=[ovo_question(1, "XYZ", "A", "A")]), "task 'XYZ' is unknown: expected one of OVO-Bench's"),
         (ovo(forward=[ovo_yes_no(1, "SSR", [(2, "No")])]), "forward 0 cannot be used"),
@@ -135,11 +137,22 @@ def test_a_bad_json_file_is_named(tmp_path, value, message):
         read(write_json(tmp_path / "a.json", value))
 
 
-def test_an_empty_option_list_is_named(tmp_path):
+def test_a_value_of_a_wrong_type_is_named(tmp_path):
     videos = videomme([("A", "A")])
-    videos[0]["questions"][0]["options"] = []
-    with pytest.raises(ValueError, match=r"entry 0, question 0 cannot be used: options are \[\]"):
-        read(write_json(tmp_path / "a.json", videos))
+    for key, value, message in (
+        ("options", [], r"options are \[\]: expected a non-empty list"),
+        ("options", [5], r"options are \[5\]: expected a non-empty list of strings"),
+        ("question_id", ["a"], r"key is \['a'\]: expected str"),
+        ("task_type", None, r"groups is .*: expected dict\[str, str\]"),
+        ("response", {"a": 1}, "response is {'a': 1}: expected a string"),
+    ):
+        before = videos[0]["questions"][0].copy()
+        videos[0]["questions"][0][key] = value
+        with pytest.raises(ValueError, match=f"entry 0, question 0 cannot be used: {message}"):
+            read(write_json(tmp_path / "a.json", videos))
+        videos[0]["questions"][0] = before
+    videos[0]["questions"][0] |= {"question_id": 7, "response": 3}  # numbers are read as text
+    assert read(write_json(tmp_path / "a.json", videos)).rows[0].key == "7"
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,9 @@ COMMENTARY = {"key": "1", "video": "v", "begin_s": 0, "end_s": 9, "pred": "Goal.
         ({"turns": [[0, 1, "a"], [1, float("inf"), "b"]]}, r"turns hold \(1, inf, 'b'\): expected \[start_s"),
         ({"reference": [["0", 1, "a"]]}, r"reference hold \('0', 1, 'a'\): expected"),
         ({"turns": [[0, 1]]}, "a column has a wrong type"),
+        ({"latencies_s": ["0.1"]}, r"latencies_s is \['0.1'\]: expected list\[float\]"),
+        ({"groups": 5}, r"groups is 5: expected dict\[str, str\]"),
+        ({"work_s": "1"}, r"work_s is '1': expected float \| None"),
     ],
 )
 def test_a_commentary_that_is_malformed_is_named_by_its_line(tmp_path, change, message):
@@ -139,6 +142,14 @@ def test_a_commentary_that_is_malformed_is_named_by_its_line(tmp_path, change, m
     lines = [replace(HEADER, layout="commentary").to_json(), COMMENTARY | change]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(ValueError, match=message):
+        read_rows(path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_rows", "many"), ("suite", ["x"]), ("frames", 2), ("model", 5)])
+def test_a_header_with_a_value_of_a_wrong_type_is_refused(tmp_path, name, value):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(HEADER.to_json() | {name: value}) + "\n")
+    with pytest.raises(ValueError, match=f"the header cannot be used: {name} is .*: expected"):
         read_rows(path)
 
 
@@ -156,6 +167,9 @@ def test_a_line_that_is_nested_too_deeply_is_named(tmp_path):
         ('{"key": "1", "video": "v", "answer": "A", "response": "B", "x": 1}', "unknown column x"),
         ('{"key": 1, "video": "v", "answer": "A", "response": "B"}', "key is 1: expected a string"),
         ('{"key": "1", "video": "v", "answer": 3, "response": "B"}', "answer is 3: expected str"),
+        ('{"key": "1", "video": "v", "answer": "A", "response": {"a": 1}}', "response is {'a': 1}: expected a string"),
+        ('{"key": "1", "video": "v", "answer": "A", "response": "B", "options": 5}', "options is 5: expected list"),
+        ('{"key": "1", "video": "v", "answer": "A", "response": "B", "probabilities": {"A": "x"}}', "probabilities is"),
         ('{"key": "1", "video": "v", "answer": "A", "response": "B", "kind": "x"}', "kind is 'x'"),
         ("[1]", r"expected a JSON object, got '\[1\]'"),
         ("{not json}\n{}", "line 2 of .* is not JSON"),

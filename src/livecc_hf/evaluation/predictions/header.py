@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from livecc_hf import __version__
+from livecc_hf.utils.type_hints import check_fields
 
 from .rows import ROW_TYPES
 
@@ -67,14 +68,16 @@ class Header:
         """Return the header in a JSON object.
 
         Raises:
-            ValueError: if the object has another format version or an unknown layout.
+            ValueError: if the object has another format version, an unknown layout, or a value of a wrong type.
         """
         if value.get(MARK) != FORMAT:
             raise ValueError(f"format {value.get(MARK)!r}: expected {FORMAT}; written by another version of livecc-hf?")
         if value.get("layout") not in ROW_TYPES:
             raise ValueError(f"layout {value.get('layout')!r}: expected one of {', '.join(ROW_TYPES)}")
         known = {item.name for item in fields(cls)}
-        return cls(**{name: item for name, item in value.items() if name in known})
+        header = cls(**{name: item for name, item in value.items() if name in known})
+        check_fields(header)
+        return header
 
     def check_same(self, other: Header, path: object) -> None:
         """Check that rows made as `other` says may be added to a file with this header.

@@ -38,6 +38,10 @@ def read_nested(path: Path, videos: Sequence[Any]) -> RowSet[ChoiceRow]:
     for number, video in enumerate(videos):
         if not is_nested(video):
             raise ValueError(f"{path}: entry {number} has no list of questions")
+        for index, question in enumerate(video["questions"]):
+            if not isinstance(question, dict):
+                place = f"{path}: entry {number}, question {index}"
+                raise ValueError(f"{place} cannot be used: it is {question!r:.80}, expected an object")
     first: dict[str, Any] = next((question for video in videos for question in video["questions"]), {})
     if "q_type" in first:
         suite, make = "livesports3k-qa", _qa_row
@@ -87,11 +91,11 @@ def _call(make: Callable[..., ResultT], place: str, *values: Any) -> ResultT:
 def _videomme_row(video: dict[str, Any], question: dict[str, Any]) -> ChoiceRow:
     names = ("duration", "domain", "sub_category")
     return ChoiceRow(
-        key=question["question_id"],
-        video=video["video_id"],
+        key=_text(question["question_id"]),
+        video=_text(video["video_id"]),
         answer=question["answer"],
         response=question["response"],
-        groups={name: video[name] for name in names} | {"task_type": question["task_type"]},
+        groups={name: _text(video[name]) for name in names} | {"task_type": _text(question["task_type"])},
         options=without_letters(question["options"]),
     )
 
@@ -99,10 +103,10 @@ def _videomme_row(video: dict[str, Any], question: dict[str, Any]) -> ChoiceRow:
 def _qa_row(video: dict[str, Any], question: dict[str, Any]) -> ChoiceRow:
     return ChoiceRow(
         key=str(question["question_id"]),
-        video=video["video_id"],
+        video=_text(video["video_id"]),
         answer=question["answer"],
         response=question["response"],
-        groups={"q_type": question["q_type"], "ocr": str(question["OCR"])},
+        groups={"q_type": _text(question["q_type"]), "ocr": str(question["OCR"])},
         options=without_letters(question["options"]),
     )
 
@@ -113,19 +117,25 @@ def _mvbench_row(video: dict[str, Any], question: dict[str, Any]) -> ChoiceRow:
         video=video["video"],
         answer=question["answer"],
         response=question["response"],
-        groups={"task_type": question["task_type"]},
+        groups={"task_type": _text(question["task_type"])},
         options=without_letters(question["options"]),
     )
+
+
+def _text(value: Any) -> Any:
+    """Return a whole number as text, as some files have numbers for names, and any other value unchanged."""
+    return str(value) if isinstance(value, int) else value
 
 
 def without_letters(options: Sequence[str]) -> list[str]:
     """Return options without their letters: "A. Yes", "A: Yes" and "(A) Yes" become "Yes".
 
     Raises:
-        ValueError: if `options` is not a list, or empty.
+        ValueError: if `options` is not a list of strings, or empty.
     """
-    if not isinstance(options, Sequence) or isinstance(options, str) or not options:
-        raise ValueError(f"options are {options!r}: expected a non-empty list")
+    is_list = isinstance(options, Sequence) and not isinstance(options, str)
+    if not is_list or not options or not all(isinstance(option, str) for option in options):
+        raise ValueError(f"options are {options!r:.80}: expected a non-empty list of strings")
     texts = []
     for number, option in enumerate(options):
         letter = chr(ord("A") + number)
@@ -147,6 +157,9 @@ def read_ovo_results(parts: Sequence[tuple[Path, dict[str, Any]]], source: Path)
     """
     rows, notes = [], []
     for path, value in parts:
+        for group in ("backward", "realtime", "forward"):
+            if not isinstance(value.get(group) or [], list):
+                raise ValueError(f"{path}: {group} is {value[group]!r:.80}: expected a list")
         for group in ("backward", "realtime"):
             for index, record in enumerate(value.get(group) or ()):
                 rows.append(_call(_ovo_row, f"{path}: {group} {index}", record))

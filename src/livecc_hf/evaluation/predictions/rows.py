@@ -7,6 +7,8 @@ import math
 from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+from livecc_hf.utils.type_hints import check_fields
+
 LETTER, YES_NO, COUNT = "letter", "yes_no", "count"
 MODEL, OPPONENT, TIE = "model", "opponent", "tie"
 ORDERS = ("ab", "ba")  # "ab" shows the model's text first, "ba" the opponent's
@@ -59,7 +61,9 @@ class ChoiceRow:
         return self.key
 
     def __post_init__(self) -> None:
-        _check_type(self, "answer", str)
+        check_fields(self, "response")
+        if self.response is not None and not isinstance(self.response, str | list | int | float):
+            raise ValueError(f"response is {self.response!r:.80}: expected a string")
         if self.kind not in (LETTER, YES_NO, COUNT):
             raise ValueError(f"kind is {self.kind!r}: expected letter, yes_no or count")
 
@@ -101,9 +105,6 @@ class CommentaryRow:
         return self.key
 
     def __post_init__(self) -> None:
-        _check_type(self, "video", str)
-        if self.pred is not None:
-            _check_type(self, "pred", str)
         for name in ("begin_s", "end_s"):
             if not _is_seconds(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r:.80}: expected seconds")
@@ -113,6 +114,7 @@ class CommentaryRow:
                 if not (_is_seconds(span.start_s) and _is_seconds(span.end_s) and isinstance(span.text, str)):
                     raise ValueError(f"{name} hold {tuple(span)!r:.80}: expected [start_s, end_s, text]")
             object.__setattr__(self, name, spans)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class VerdictRow:
         return f"{self.key} {self.order} {self.repeat}"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.order not in ORDERS or self.winner not in (MODEL, OPPONENT, TIE):
             raise ValueError(
                 f"order {self.order!r}, winner {self.winner!r}: expected ab or ba, and model, opponent or tie"
@@ -201,11 +204,6 @@ def row_from_json(layout: str, value: Any) -> Row:
 
 def _is_seconds(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_type(row: Any, name: str, kind: type) -> None:
-    if not isinstance(getattr(row, name), kind):
-        raise ValueError(f"{name} is {getattr(row, name)!r}: expected {kind.__name__}")
 
 
 def _has_no_default(item: Any) -> bool:
