@@ -3,7 +3,7 @@
 import logging
 import shutil
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from livecc_hf.data.sources import narrated  # noqa: F401  (registers itself)
 from livecc_hf.production.outputs.card import DatasetAbout, DatasetSummary, make_card
 from livecc_hf.production.outputs.dataset_folder import (
     FolderOptions,
+    _may_stay,
     write_dataset_folder,
 )
 from livecc_hf.production.outputs.push import count_unreachable_videos, push_dataset
@@ -288,3 +289,33 @@ def test_long_tables_have_row_groups_that_are_reached_alone(tmp_path):
     assert not (folder / "conversations.jsonl").exists()
     lengths = np.array([len(words) for words in file.read_row_group(1)["words"].to_pylist()])
     assert (lengths == len(WORDS)).all()
+
+
+@pytest.mark.parametrize(
+    ("path", "stays"),
+    [
+        (PurePosixPath("a.mp4"), True),
+        (PurePosixPath("./deep/é b.mp4"), True),
+        (PurePosixPath("/videos/a.mp4"), False),
+        (PurePosixPath("deep/../../a.mp4"), False),
+        (PurePosixPath("~/a.mp4"), False),
+        (PurePosixPath(".cache/a.mp4"), False),
+        (PurePosixPath("deep/.a.mp4"), False),
+        (PureWindowsPath(r"deep\a.mp4"), True),
+        (PureWindowsPath(r"C:\videos\a.mp4"), False),
+        (PureWindowsPath("C:a.mp4"), False),
+        (PureWindowsPath(r"\videos\a.mp4"), False),
+    ],
+)
+def test_which_paths_stay_below_the_folder_of_videos(path, stays):
+    assert _may_stay(path) == stays
+
+
+def test_hidden_videos_are_not_hidden_in_the_folder(tmp_path, media):
+    root = tmp_path / "root"
+    (root / ".cache").mkdir(parents=True)
+    shutil.copyfile(media / "a.mp4", root / ".cache" / ".a.mp4")
+    options = FolderOptions(videos="copy", media_root=str(root))
+    folder = write_dataset_folder(tmp_path / "out", [clips(".cache/.a.mp4")], ABOUT, options).folder
+    (name,) = pq.read_table(folder / "data" / "train-00000.parquet")["video"].to_pylist()
+    assert (folder / name).is_file() and not any(part.startswith(".") for part in Path(name).parts)

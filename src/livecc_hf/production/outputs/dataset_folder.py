@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -263,12 +263,21 @@ def _regroup(clips: Iterable[pa.Table], n_rows: int) -> Iterator[pa.Table]:
 
 
 def _name_in_folder(video: str, source: Path) -> PurePosixPath:
-    """Return the path below `videos/`: relative paths inside the root stay; others get a hash, to be unique."""
-    path = PurePosixPath(Path(video).as_posix())
-    if not path.is_absolute() and ".." not in path.parts and not video.startswith("~"):
-        return path
+    """Return the path below `videos/`: most relative paths stay; others get a hash, to be unique."""
+    if _may_stay(Path(video)):
+        return PurePosixPath(Path(video).as_posix())
     digest = _digest(str(source.resolve())).hex()
-    return PurePosixPath(digest[:2]) / f"{source.stem}-{digest[:8]}{source.suffix}"  # at most 256 folders
+    stem = source.stem.lstrip(".")
+    return PurePosixPath(digest[:2]) / f"{stem}-{digest[:8]}{source.suffix}"  # at most 256 folders
+
+
+def _may_stay(path: PurePath) -> bool:
+    """Return whether a path can be used below `videos/`: relative, inside the root, and not hidden.
+
+    Hidden files are not published.
+    """
+    is_home = path.parts[:1] and path.parts[0].startswith("~")
+    return not path.anchor and not is_home and not any(part.startswith(".") for part in path.parts)
 
 
 def _put(source: Path, place: Path, is_link: bool) -> None:
