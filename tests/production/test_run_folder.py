@@ -1,5 +1,6 @@
 """The folder of a run: which run owns it, the order of stages, and damaged files."""
 
+import errno
 import json
 import shutil
 import sys
@@ -14,6 +15,7 @@ from manifests import write_manifest
 from runs import dataset_rows, options_for, quiet_build
 
 from livecc_hf.production.build import build
+from livecc_hf.production.execution.unit_folder import UnitFolder
 from livecc_hf.production.stages.active_speaker.stage import ActiveSpeaker
 from livecc_hf.production.stages.registry import make_stage, stage_values
 
@@ -150,3 +152,20 @@ def test_what_of_a_folder_is_left_out_is_said_once(tmp_path):
     [said] = [line for line in lines if "left out" in line]
     assert "hidden videos (1, such as ._a.mp4), parts of downloads (1, such as b.f137.mp4)" in said
     assert "captions without a video (1, such as lost.en.vtt)" in said
+
+
+def test_a_unit_that_cannot_be_read_is_not_called_damaged(tmp_path):
+    """Errors of the file system other than a missing file, given here as Python raises them: root may read anything."""
+    folder = UnitFolder(tmp_path)
+    for error in (PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EMFILE, "Too many open files")):
+        with pytest.raises(type(error)) as raised, folder._readable(3):
+            raise error
+        assert raised.value is error
+    with pytest.raises(ValueError, match="000003 is damaged .*remove this folder"):
+        folder.stats(3)
+    folder.path(3).mkdir()
+    (folder.path(3) / "stats.json").write_text("[]")
+    for data in (b"", b"PAR1", b"PAR1" + b"x" * 100):
+        (folder.path(3) / "clips.parquet").write_bytes(data)
+        with pytest.raises(ValueError, match="000003 is damaged .*remove this folder"):
+            list(folder.rows())

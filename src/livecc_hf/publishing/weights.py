@@ -42,7 +42,9 @@ def _local_tensors(file: Path) -> Tensors:
         with safe_open(file, "np") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (it is not a mapping)
             return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise PushError(f"{file} cannot be read ({one_line(error, 160)})") from error
+    except SafetensorError as error:
         raise PushError(f"{file} is damaged or truncated ({one_line(error, 160)}): write the folder again") from error
 
 

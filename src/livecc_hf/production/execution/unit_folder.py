@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -119,6 +120,9 @@ class UnitFolder:
         try:
             yield
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+            # PyArrow's errors about damage have no number; others, such as of permissions, are not about the content.
+            if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+                raise
             raise ValueError(
                 f"a file of {self.path(number)} is damaged ({one_line(error)}): remove this folder and run the same "
                 "command again to make the unit again"
