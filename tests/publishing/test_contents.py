@@ -134,6 +134,7 @@ CARDS = {
     "no yaml": ("---\nlicense: [\n---\n", {}, "the metadata between the --- lines is not valid YAML"),
     "other": ("---\nlicense: other\n---\n", {}, "has license: other, which needs license_name and license_link"),
     "option": ("---\n---\n", {"license": "My own!"}, "--license My own! is not a licence identifier"),
+    "base number": ("---\nlicense: mit\nbase_model: 5\n---\n", {}, "names 5 as base_model, which is not a Hub id"),
     "base": ("---\nlicense: mit\nbase_model: /data/x\n---\n", {}, "as base_model, which is not a Hub id"),
     "base id": ("---\nlicense: mit\n---\n", {"base_id": "x"}, "--base-id x is not a Hub id"),
 }

@@ -52,7 +52,7 @@ def check_card(contents: Contents, card: RepoCard) -> None:
         raise PushError(f"{path} has license: other, which needs license_name and license_link too")
     for key in ("base_model", "models"):
         values = data.get(key)
-        for value in [values] if isinstance(values, str) else values or []:
+        for value in values if isinstance(values, list) else [values] if values else []:
             if not looks_like_hub_id(str(value)):
                 fix = "give the Hub id with --base-id" if key == "base_model" else "replace it by the Hub id"
                 raise PushError(f"{path} names {value!r} as {key}, which is not a Hub id that others can load: {fix}")
