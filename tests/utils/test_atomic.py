@@ -1,7 +1,10 @@
 """Atomic writes of files."""
 
+import os
+
 import pytest
 
+from livecc_hf.utils import atomic
 from livecc_hf.utils.atomic import atomic_write, write_json, write_text
 
 
@@ -22,3 +25,20 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path, keeps_suffix
         assert partial.name.startswith(".clip") and (partial.suffix == ".mp4") == keeps_suffix
         raise RuntimeError
     assert path.read_text() == "older" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("is_windows", [False, True])
+def test_windows_opens_files_for_writing_and_no_folders(tmp_path, monkeypatch, is_windows):
+    opened = []
+
+    def open_there(path, flags, *others):
+        opened.append((os.path.basename(path), flags & os.O_RDWR == os.O_RDWR))  # noqa: PTH119
+        return original(path, flags, *others)
+
+    original = os.open
+    monkeypatch.setattr(atomic, "_IS_WINDOWS", is_windows)
+    monkeypatch.setattr(atomic.os, "open", open_there)
+    write_text(tmp_path / "a.txt", "text")
+    assert (tmp_path / "a.txt").read_text() == "text"
+    file, *folders = opened
+    assert file[1] == is_windows and folders == ([] if is_windows else [(tmp_path.name, False)])

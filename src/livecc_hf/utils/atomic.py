@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_IS_WINDOWS = sys.platform == "win32"
 
 
 @contextmanager
@@ -50,8 +53,13 @@ def write_json(path: str | os.PathLike, value: Any, sync: bool = True) -> None:
 
 
 def flush(path: str | os.PathLike) -> None:
-    """Wait until a file or folder is on disk; some file systems report a full disk only at this point."""
-    handle = os.open(path, os.O_RDONLY)
+    """Wait until a file or folder is on disk; some file systems report a full disk only at this point.
+
+    Windows flushes only files that are open for writing, and no folders.
+    """
+    if _IS_WINDOWS and Path(path).is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if _IS_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
