@@ -260,6 +260,14 @@ def test_bad_adapters_are_one_clear_line(adapter, base, tmp_path, capsys):
     assert "is an adapter, not a whole model: merge it first (livecc merge" in capsys.readouterr().err
 
 
+def test_an_older_transformers_says_which_one_loads_whole_modules(adapter, monkeypatch):
+    monkeypatch.setattr("transformers.__version__", "5.17.0")
+    with pytest.raises(
+        ModelLoadError, match=r"holds whole modules \(merger\), which transformers 5\.17\.0 cannot load: pip"
+    ):
+        load_model_and_processor(adapter)
+
+
 def test_without_peft_says_what_to_install(trained, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ModelLoadError, match=r"an adapter needs peft: .*install .*\[train\]"):

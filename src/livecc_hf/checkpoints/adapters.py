@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
 from ..utils.atomic import write_text
@@ -19,8 +19,12 @@ from .files import find_file, read_json
 from .load_report import hide_load_report
 from .names import ADAPTER_CONFIG_FILE, CONFIG_FILE, expand_home
 
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
 _PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 _PEFT_TEMPLATE_MARK = "[More Information Needed]"
+_FULL_MODULES_SINCE = (5, 23)  # the oldest transformers with which this was tested
 _WRONG_BASE = "it was made for another base model; give that one with base / --base"
 
 
@@ -138,13 +142,31 @@ def attach_adapter(model: LiveCCForConditionalGeneration, adapter: AdapterInfo) 
         # peft drops this suffix when it saves DoRA, and transformers does not restore it.
         weights = {f"{k}.weight" if k.endswith("lora_magnitude_vector") else k: v for k, v in weights.items()}
         peft_config = PeftConfig.from_pretrained(adapter.source)
+        _check_full_modules(adapter.source, peft_config)
         with hide_load_report():
             report = model.load_adapter(peft_config=peft_config, adapter_state_dict=weights).to_dict()
+    except ModelLoadError:
+        raise
     except Exception as error:  # damaged files raise errors of many types
         raise ModelLoadError(
             f"{adapter.source}: the adapter cannot be loaded (missing or damaged?): {one_line(error)}"
         ) from error
     check_report(adapter.source, report, "adapter weights", _WRONG_BASE)
+
+
+def _check_full_modules(source: str, peft_config: PeftConfig) -> None:
+    """Raise `ModelLoadError` if the installed transformers would not find the modules that the adapter holds in full.
+
+    Transformers 5.17 looks for their weights under names that peft does not save.
+    """
+    import transformers
+
+    version = transformers.__version__
+    if peft_config.modules_to_save and tuple(map(int, version.split(".")[:2])) < _FULL_MODULES_SINCE:
+        raise ModelLoadError(
+            f"{source} holds whole modules ({', '.join(sorted(peft_config.modules_to_save))}), which transformers "
+            f'{version} cannot load: pip install -U "transformers>=5.23", or merge the adapter with merge / --merge'
+        )
 
 
 def merge_into(model: LiveCCForConditionalGeneration, source: str) -> LiveCCForConditionalGeneration:
