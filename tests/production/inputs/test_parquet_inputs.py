@@ -1,6 +1,7 @@
 """Parquet manifests of all kinds: an invalid value drops a row, as in JSON Lines."""
 
 import json
+import struct
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,3 +99,22 @@ def test_words_of_any_shape_keep_their_place_in_the_unit(tmp_path):
     assert spoken == [["a"], [], ["c", "b"]] and found[1]["words"] is None
     assert "row 2 of m.parquet: words: word 0 runs from 2" in dropped["detail"]
     assert open_input(tmp_path / "m.parquet").schema == VIDEO_SCHEMA
+
+
+@pytest.mark.parametrize("footer", [b"", b"\7" * 40 + struct.pack("<I", 40) + b"PAR1"], ids=["none", "damaged"])
+def test_a_file_with_a_damaged_footer_is_named(tmp_path, footer):
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1" + footer)
+    with pytest.raises(ValueError, match=r"cut\.parquet is not a Parquet file: "):
+        open_input(tmp_path / "cut.parquet")
+
+
+def test_a_file_with_damaged_rows_is_named(tmp_path):
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"video": [f"{i}.mp4" for i in range(1000)]}), path, compression="zstd")
+    data = bytearray(path.read_bytes())
+    begin = pq.ParquetFile(path).metadata.row_group(0).column(0).dictionary_page_offset or 4
+    data[begin : begin + 400] = b"\xff" * 400
+    path.write_bytes(data)
+    source = open_input(path)
+    with pytest.raises(ValueError, match=r"m\.parquet is damaged: "):
+        source.read(next(source.units()))

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ...utils.text import one_line
 from ..schemas import CLIP_SCHEMA, SUBTITLES, VIDEO_SCHEMA
 
 _PARQUET_ROWS = 256  # read at a time
 _DATASET_NAMES = {"video_start": "start_s", "video_end": "end_s"}  # a dataset folder's columns, and ours
+
+
+@contextmanager
+def _named(file: str, fault: str) -> Iterator[None]:
+    """Raise errors of PyArrow about a file's content as a ValueError that names the file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the file system
+            raise
+        raise ValueError(f"{file} {fault}: {one_line(error)}") from error
 
 
 def read_header(file: str) -> tuple[int, bool]:
@@ -19,10 +32,8 @@ def read_header(file: str) -> tuple[int, bool]:
     Raises:
         ValueError: if it is not a Parquet file, or has no usable column `video`.
     """
-    try:
+    with _named(file, "is not a Parquet file"):
         header = pq.ParquetFile(file)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{file} is not a Parquet file: {error}") from error
     schema = header.schema_arrow
     names = {_DATASET_NAMES.get(name, name) for name in schema.names}
     if "video" not in names:
@@ -47,7 +58,15 @@ class ParquetReader:
         self._rest: pa.Table | None = None
 
     def read(self, start: int, count: int) -> pa.Table:
-        """Return `count` rows from row `start` on, with our column names; the rows must exist."""
+        """Return `count` rows from row `start` on, with our column names; the rows must exist.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        with _named(self.file, "is damaged"):
+            return self._read(start, count)
+
+    def _read(self, start: int, count: int) -> pa.Table:
         batches = self._batches
         if batches is None or start < self._next_row:
             batches = self._batches = self._open(start)
