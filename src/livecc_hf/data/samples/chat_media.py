@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _FALLBACK_FRAME_RATE = 25.0
+_MAX_PIXELS = 2**30  # of an image or video after resizing: 3 GB
 _MAX_NUMBER = 2**53  # larger values are mistakes, and may not fit a float
 
 
@@ -112,6 +113,7 @@ def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
     with _explain_media_errors(what):
         image = _downloaded(image, encoder)
         height_px, width_px = _image_size(picture_size_px(image), requested, limits, image_processor)
+    _check_memory(part, 1, height_px, width_px)
 
     def read() -> torch.Tensor:
         with _explain_media_errors(what):
@@ -302,7 +304,18 @@ def _frame_size(part: Mapping[str, Any], n_frames: int, size_px: tuple[int, int]
         )
     with _explain_media_errors(_name(part["video"])):
         height_px, width_px, n_even = size_px[1], size_px[0], round_up_to_pairs(n_frames)
-        return plan_frame_size(height_px, width_px, n_even, encoder.processor.video_processor, min_pixels, max_pixels)
+        processor = encoder.processor.video_processor
+        size = plan_frame_size(height_px, width_px, n_even, processor, min_pixels, max_pixels)
+    _check_memory(part, n_even, size.height_px, size.width_px)
+    return size
+
+
+def _check_memory(part: Mapping[str, Any], n_frames: int, height_px: int, width_px: int) -> None:
+    """Raise `UnusableSample` if a part of a row asks for so many pixels that they would not fit into memory."""
+    if n_frames * height_px * width_px > _MAX_PIXELS:
+        what = f"{part['type']} {_name(part[part['type']])}"
+        size = f"{n_frames} x {width_px} x {height_px} pixels, more than {_MAX_PIXELS:,} in total"
+        raise UnusableSample("malformed", f"{what} would become {size}: lower its limits")
 
 
 def _resize(frame: torch.Tensor, size: FrameSize, encoder: _Encoder) -> torch.Tensor:
