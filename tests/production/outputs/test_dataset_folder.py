@@ -319,3 +319,11 @@ def test_hidden_videos_are_not_hidden_in_the_folder(tmp_path, media):
     folder = write_dataset_folder(tmp_path / "out", [clips(".cache/.a.mp4")], ABOUT, options).folder
     (name,) = pq.read_table(folder / "data" / "train-00000.parquet")["video"].to_pylist()
     assert (folder / name).is_file() and not any(part.startswith(".") for part in Path(name).parts)
+
+
+@pytest.mark.parametrize("own", [{"license_name": "mine"}, {"license_link": "https://example.org/licence"}])
+def test_a_licence_of_ones_own_needs_license_other(own):
+    (key,) = own
+    with pytest.raises(ValueError, match=f"{key}={own[key]}: not with license=cc-by-4.0, which does not use it"):
+        DatasetAbout("Balls", license="cc-by-4.0", **own)
+    assert getattr(DatasetAbout("Balls", **own), key) == own[key]

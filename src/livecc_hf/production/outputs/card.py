@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _FUNNEL_KEYS = ("items_in", "items_out", "hours_in", "hours_out")
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
 _DATA_FILES = [{"split": "train", "path": "data/*.parquet"}]
+_UNKNOWN = "unknown"  # name of a license that is not stated
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class DatasetAbout:
     sources: Sequence[str] = ()
     language: Sequence[str] = ("en",)
     license: str = "other"
-    license_name: str | None = "unknown"
+    license_name: str | None = _UNKNOWN
     license_link: str | None = None
     stages: Sequence[Stage] = ()
     funnel: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
@@ -69,6 +70,13 @@ class DatasetAbout:
         for text in ("sources", "language"):
             if isinstance(getattr(self, text), str):
                 raise ValueError(f"{text} is {getattr(self, text)!r}: expected a list of strings")
+        for key, default in (("license_name", _UNKNOWN), ("license_link", None)):
+            value = getattr(self, key)
+            if self.license != "other" and value not in (None, default):
+                raise ValueError(
+                    f"{key}={value}: not with license={self.license}, which does not use it; leave it out, or give "
+                    "license=other"
+                )
         for stage, counts in self.funnel.items():
             _check_counts(stage, counts)
 
