@@ -4,20 +4,16 @@
 
 A step is one row of one commentary, about 10% of it supervised: gradient checkpointing, bfloat16, LoRA of rank 16 on
 all linear layers of the language model, AdamW. It is a plain loop around the model call of `LiveCCTrainer`, so that it
-runs where TRL is missing. Each row length runs in its own process. Without CUDA it exits with 1; `--small` runs the
-same code with a tiny model on any device.
+runs where TRL is missing. Each row length runs in its own process.
 
 Peak memory is PyTorch's `max_memory_reserved`: weights included, the CUDA context not. Model FLOPs utilisation (MFU)
-counts 4N FLOPs a token: 2N forward and 2N backward to the activations, since the base is frozen. N are the parameters
-of the language model's layers. The head counts at supervised positions only, where it runs; the vision tower counts 2N
-a patch, since no gradient goes through it. Attention's products, recomputation, adapter and optimizer are not counted,
-so the figure is low.
+counts 4N FLOPs a token, forward and backward to the activations, since the base is frozen; N are the parameters of the
+language model's layers, and of the head at supervised positions. The vision tower counts 2N a patch, since no gradient
+goes through it. Attention's products, recomputation, adapter and optimizer are not counted, so the figure is low.
 
-Estimate for an H200 behind the target, an MFU of 0.25 at 8,192 tokens: checkpointing computes the forward pass twice,
-so matrix products take 6N = 321 TFLOP, 0.49 s at 650 TFLOP/s; attention 61 TFLOP, 0.13 s; the adapters' element-wise
-work 0.1 s, norms, rotary embedding and SwiGLU 0.085 s, the vision tower 0.085 s. That is 0.9 s for the 250 TFLOP that
-count: 0.28 of the peak of 989 TFLOP/s. Products at 790 TFLOP/s and nothing else would give 0.62, and an MFU of 0.4
-leaves 0.63 s for everything.
+Estimate for an H200 behind the target, an MFU of 0.25 at 8,192 tokens: matrix products with recomputation take 6N = 321
+TFLOP, 0.49 s at 650 TFLOP/s; attention 0.13 s; adapters 0.1 s; norms, rotary embedding and SwiGLU 0.085 s; the vision
+tower 0.085 s. That is 0.9 s for the 250 TFLOP that count: 0.28 of the peak of 989 TFLOP/s.
 """
 
 import sys
@@ -57,7 +53,7 @@ def model_config(small: bool, processor):
 
 
 def row_sample(n_tokens: int, config) -> Sample:
-    """Return a commentary with as many turns of a frame pair as fit into a row, filled with text to its end.
+    """Return a commentary with as many turns of a frame pair as fit into a row.
 
     Raises:
         ValueError: if not a single turn fits.
@@ -66,11 +62,7 @@ def row_sample(n_tokens: int, config) -> Sample:
     n_turns = n_tokens // (TURN_TEXT_TOKENS + 2 + (FRAME_PATCHES // 2) ** 2 + SPOKEN_TOKENS)
     if not n_turns:
         raise ValueError(f"a row of {n_tokens} tokens is too short for a turn: expected at least 130")
-    inputs = synthetic_commentary(config, rng, [1] * n_turns, FRAME_PATCHES, TURN_TEXT_TOKENS, spoken)
-    text = torch.randint(1000, 150_000, (n_tokens - len(inputs["input_ids"]),), generator=rng)
-    for name, more in (("input_ids", text), ("labels", torch.full_like(text, -100)), ("mm_token_type_ids", 0 * text)):
-        inputs[name] = torch.cat([inputs[name], more])
-    return Sample(inputs)
+    return Sample(synthetic_commentary(config, rng, [1] * n_turns, FRAME_PATCHES, TURN_TEXT_TOKENS, spoken))
 
 
 def row_batch(sample: Sample, config) -> dict[str, Any]:
@@ -123,39 +115,27 @@ def train(model, sample: Sample, n_steps: int, device: str) -> tuple[list[float]
 def run_one(n_tokens: int, n_steps: int, device: str, is_small: bool) -> dict[str, Any]:
     """Measure rows of one length in this process."""
     torch.manual_seed(0)
-    processor, on_cuda = shape_processor(), device != "cpu"
-    config = model_config(is_small, processor)
+    config = model_config(is_small, shape_processor())
     model, sample = random_bf16_model(config, device), row_sample(n_tokens, config)
-    parts = {"language_layers": model.model.language_model.layers, "head": model.lm_head, "vision": model.model.visual}
-    counts = {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
-    memory_gb: dict[str, float | None] = dict.fromkeys(("weights_gb", "peak_reserved_gb", "peak_allocated_gb"))
-    if on_cuda:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        memory_gb["weights_gb"] = torch.cuda.memory_allocated() / 1e9
+    parts = (model.model.language_model.layers, model.lm_head, model.model.visual)
+    layers, head, vision = (sum(parameter.numel() for parameter in part.parameters()) for part in parts)
     times, losses = train(model, sample, N_FIRST_STEPS + n_steps, device)
-    if on_cuda:
-        memory_gb["peak_reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9
-        memory_gb["peak_allocated_gb"] = torch.cuda.max_memory_allocated() / 1e9
-    inputs = sample.model_inputs
-    seconds, n_patches = median(times[N_FIRST_STEPS:]), len(inputs["pixel_values_videos"])
+    inputs, seconds = sample.model_inputs, median(times[N_FIRST_STEPS:])
     n_supervised = int((inputs["labels"] != -100).sum())
-    language = 4 * counts["language_layers"] * n_tokens
-    flops = language + 4 * counts["head"] * n_supervised + 2 * counts["vision"] * n_patches
-    peak = peak_tflops(torch.cuda.get_device_name()) if on_cuda else None
-    rates = {"step_s": seconds, "tokens_per_s": n_tokens / seconds}
-    sizes = {"method": "lora", "tokens": n_tokens, "supervised_tokens": n_supervised, "patches": n_patches}
-    return {
-        **sizes,
-        **rates,
-        **memory_gb,
+    flops = 4 * layers * sample.n_tokens + 4 * head * n_supervised + 2 * vision * len(inputs["pixel_values_videos"])
+    found = {
+        "tokens": sample.n_tokens,
+        "supervised_tokens": n_supervised,
+        "step_s": seconds,
+        "tokens_per_s": sample.n_tokens / seconds,
         "model_tflop_per_step": flops / 1e12,
-        "language_tflop_per_step": language / 1e12,
-        "assumed_peak_bf16_tflops": peak,
-        "mfu": flops / seconds / (peak * 1e12) if peak else None,
-        "counted_parameters": counts,
         "losses": losses,
     }
+    if device != "cpu":
+        peak = peak_tflops(torch.cuda.get_device_name())
+        found["peak_reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9
+        found |= {"assumed_peak_bf16_tflops": peak, "mfu": flops / seconds / (peak * 1e12) if peak else None}
+    return found
 
 
 @benchmark("training_gpu.json", "peft", "accelerate", on_cuda=True, small={"tokens": [300]})
@@ -165,22 +145,16 @@ def main(
     steps: Annotated[int, "measured steps, after two first ones"] = 5,
 ) -> Measured:
     """Measure each row length; an error becomes its result, so that the others still run."""
-    results: list[dict[str, Any]] = []
-    asked = []
+    results: dict[int, dict[str, Any]] = {}
+    environment, asked = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, []
     for n_tokens in tokens:
-        environment = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
         try:
-            result = in_child(run_one, n_tokens, steps, run.device, run.is_small, environment=environment)
+            found = in_child(run_one, n_tokens, steps, run.device, run.is_small, environment=environment)
         except Exception as error:
-            result = {"method": "lora", "tokens": n_tokens, "error": f"{type(error).__name__}: {error}"}
-        results.append(result)
-        shown = {
-            name: result[name]
-            for name in ("step_s", "tokens_per_s", "peak_reserved_gb", "mfu", "error")
-            if name in result
-        }
-        run.tell(f"{n_tokens} tokens: {rounded(shown)}", {"results": results})
-        asked.append(holds(f"lora, {n_tokens} tokens: runs", "error" not in result))
-        if n_tokens == 8192 and result.get("mfu") is not None:
-            asked.append(at_least("lora, 8192 tokens: MFU", result["mfu"], MIN_MFU))
+            found = {"error": f"{type(error).__name__}: {error}"}
+        results[n_tokens] = found
+        run.tell(f"{n_tokens} tokens: {rounded(found)}", {"results": results})
+        asked.append(holds(f"lora, {n_tokens} tokens: runs", "error" not in found))
+        if n_tokens == 8192 and found.get("mfu") is not None:
+            asked.append(at_least("lora, 8192 tokens: MFU", found["mfu"], MIN_MFU))
     return {"results": results}, asked

@@ -99,9 +99,9 @@ def test_what_gpu_machines_lack_is_not_needed(script):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
-def test_a_row_is_filled_with_turns_and_text(training_gpu):
+def test_a_row_is_filled_with_turns(training_gpu):
     inputs = training_gpu.row_sample(300, training_gpu.model_config(True, shape_processor())).model_inputs
-    assert len(inputs["input_ids"]) == len(inputs["labels"]) == 300
+    assert len(inputs["input_ids"]) == len(inputs["labels"]) == 2 * 130
     assert inputs["video_grid_thw"].tolist() == [[1, 20, 20], [1, 20, 20]]
     assert int((inputs["labels"] != -100).sum()) == 2 * training_gpu.SPOKEN_TOKENS
     with pytest.raises(ValueError, match="a row of 100 tokens is too short"):
@@ -112,5 +112,5 @@ def test_a_row_is_filled_with_turns_and_text(training_gpu):
 def test_training_runs_in_small(training_gpu, tmp_path):
     output = tmp_path / "gpu.json"
     assert training_gpu.main(["--small", "--steps", "8", "--output", str(output)]) == 0
-    [result] = json.loads(output.read_text())["results"]
-    assert result["method"] == "lora" and result["losses"][-1] < result["losses"][0]
+    [result] = json.loads(output.read_text())["results"].values()
+    assert result["tokens"] == 260 and result["losses"][-1] < result["losses"][0]
