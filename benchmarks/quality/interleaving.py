@@ -4,11 +4,9 @@
 
 All start from livecc-tiny's first stage (made by recipes/livecc-tiny/train.sh) and train on interleaved turns, on whole
 clips followed by all their words, or on 4 s windows followed by the words heard in them. About an hour on 1 CPU core,
-3 GB; finished training runs are not repeated. Writes benchmarks/results/interleaving.json; docs/interleaving.md has
-its table.
+3 GB. Prints the table of docs/interleaving.md.
 """
 
-import json
 import statistics
 import subprocess
 import sys
@@ -68,18 +66,15 @@ def recipe(start: Path, out: Path, name: str, n_samples: int) -> dict[str, Any]:
     return {**own, "per_device_train_batch_size": BATCH * factor, **settings}
 
 
-def train(wanted: dict[str, Any]) -> float:
-    """Train one model, unless its folder has the same finished run; return the seconds it took."""
+def train(wanted: dict[str, Any]) -> None:
+    """Train one model, unless its folder has the same finished run."""
     out = Path(wanted["output_dir"])
-    done, path = out / "ablation.json", out.with_suffix(".yaml")
-    if done.is_file() and (run := json.loads(done.read_text()))["recipe"] == wanted:
-        return run["training_s"]
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(wanted, sort_keys=False))
-    command = [sys.executable, "-m", "livecc_hf.training.script", "--config", str(path)]
-    training_s = round(times_of(lambda: subprocess.run(command, check=True))[0], 1)
-    done.write_text(json.dumps({"recipe": wanted, "training_s": training_s}, indent=2) + "\n")
-    return training_s
+    path, text = out.with_suffix(".yaml"), yaml.safe_dump(wanted, sort_keys=False)
+    if (out / "config.json").is_file() and path.is_file() and path.read_text() == text:
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    subprocess.run([sys.executable, "-m", "livecc_hf.training.script", "--config", str(path)], check=True)
 
 
 def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dict[str, float | None]]:
@@ -94,27 +89,22 @@ def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dic
         ways["{}, last {} s every {} s".format(name, *seconds)] = lambda clip, name=name, seconds=seconds: (
             caption_turns(*models[name], torch.cat([frames for frames, _ in clip.chunks]), *seconds)
         )
-    seen: dict[str, tuple[NarrationScore, NarrationScore, list[float]]]  # in time, at any time, work
-    seen = {name: (NarrationScore(), NarrationScore(), []) for name in ways}
+    scores = {name: {"in_time": NarrationScore(), "any_time": NarrationScore()} for name in ways}
+    work_s = dict.fromkeys(ways, 0.0)
     for clip in held_out_clips(n_clips, first):
         for name, way in ways.items():
             model_s, _, turns = times_of(way, clip)
-            in_time, any_time, work_s = seen[name]
-            in_time.add(score_clip(turns, clip.scene.events))
-            any_time.add(score_clip(turns, clip.scene.events, window_s=float("inf")))
-            work_s.append(model_s)
-    return {name: rates(*scores) for name, scores in seen.items()}
-
-
-def rates(in_time: NarrationScore, any_time: NarrationScore, work_s: list[float]) -> dict[str, float | None]:
-    """Return the figures of a way: its phrases scored with and without a time limit, and its work."""
-    delays_s = any_time.delays_s
-    found: dict[str, float | None]
-    found = {"phrases": in_time.phrases.total(), "model_s_per_video_s": statistics.mean(work_s) / CLIP_S}
-    for name, score in (("in_time", in_time), ("any_time", any_time)):
-        found |= {f"recall_{name}": score.recall, f"precision_{name}": score.precision}
-    for name in ("mean", "median"):
-        found[f"delay_{name}_s"] = getattr(statistics, name)(delays_s) if delays_s else None
+            work_s[name] += model_s
+            for limit, window_s in (("in_time", IN_TIME_S), ("any_time", float("inf"))):
+                scores[name][limit].add(score_clip(turns, clip.scene.events, window_s=window_s))
+    found: dict[str, dict[str, float | None]] = {}
+    for name, of_way in scores.items():
+        any_time = of_way["any_time"]
+        found[name] = {"phrases": any_time.phrases.total(), "model_s_per_video_s": work_s[name] / n_clips / CLIP_S}
+        for limit, score in of_way.items():
+            found[name] |= {f"recall_{limit}": score.recall, f"precision_{limit}": score.precision}
+        for kind in (statistics.mean, statistics.median):
+            found[name][f"delay_{kind.__name__}_s"] = kind(any_time.delays_s) if any_time.delays_s else None
     return found
 
 
@@ -146,8 +136,9 @@ def main(
     if not (start / "config.json").is_file():
         raise CannotMeasureError(f"{start} is not a model folder; recipes/livecc-tiny/train.sh makes it")
     folders = {name: runs / name for name in MODELS}
-    report = {"samples": samples, "clips": clips, "first_clip": first, "clip_s": CLIP_S, "dtype": "float32"}
-    report["training_s"] = {name: train(recipe(start, folder, name, samples)) for name, folder in folders.items()}
+    for name, folder in folders.items():
+        train(recipe(start, folder, name, samples))
+    report: dict[str, Any] = {"samples": samples, "clips": clips, "first_clip": first, "clip_s": CLIP_S}
     report["ways"] = measure(folders, clips, first)
     run.tell(table(report))
     return report, []
