@@ -293,6 +293,22 @@ def test_options_keep_their_letters_or_get_some():
     assert as_published(["x", "y"]) == ["A. x", "B. y"]
 
 
+@pytest.mark.parametrize(
+    ("read", "row", "message"),
+    [
+        (videomme.read_questions, videomme_row(answer=3), "answer is 3: expected str"),
+        (ovobench.read_questions, {"task": ["EPM"]}, "unhashable type: 'list'"),
+        (ovobench.read_questions, {"task": "XYZ"}, "task 'XYZ' is unknown"),
+        (ovobench.read_questions, {"task": "REC", "test_info": True}, "'bool' object is not iterable"),
+    ],
+)
+def test_a_row_with_a_value_of_a_wrong_type_is_named(read, row, message):
+    is_videomme = read is videomme.read_questions
+    good = videomme_row() if is_videomme else ovo_row("ASI", realtime=20, options=["x", "y"], gt=1)
+    with pytest.raises(ValueError, match=f"^row 1 of the annotations cannot be used: {message}"):
+        read(rows(good, row), "livecc")
+
+
 class TestAnnotations:
     def test_json_lines_tables_and_parquet(self, tmp_path):
         import pyarrow as pa

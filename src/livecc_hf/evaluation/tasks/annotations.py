@@ -7,10 +7,10 @@ import json
 import math
 import os
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from livecc_hf.utils.extras import require_extra
 from livecc_hf.utils.text import one_line
@@ -32,6 +32,7 @@ PINNED_REVISIONS = {
 _ELSEWHERE = {
     "ovobench": "data/ovo_bench_new.json of github.com/JoeLeelyf/OVO-Bench, whose Hub repository has videos only"
 }
+Parsed = TypeVar("Parsed")
 FILE_COLUMN = "__file__"  # added to rows of benchmarks with several files: the stem of the row's file
 
 
@@ -151,6 +152,24 @@ def _json_or_lines(data: bytes) -> Any:
 def _json_lines(data: bytes) -> list[Any]:
     # Not `splitlines`, which also splits at characters that JSON texts may hold, such as U+2028.
     return [json.loads(line) for line in data.split(b"\n") if line.strip()]
+
+
+def parse_rows(annotations: Annotations, parse: Callable[[dict[str, Any], int], Parsed]) -> list[Parsed]:
+    """Return each row as `parse` returns it, given the row and its number.
+
+    Raises:
+        ValueError: naming the first row that `parse` fails for.
+    """
+    parsed = []
+    for number, row in enumerate(annotations.rows):
+        try:
+            parsed.append(parse(row, number))
+        except (ValueError, TypeError, AttributeError) as error:
+            place = f"row {number} of the annotations"
+            if isinstance(error, ValueError) and str(error).startswith(place):
+                raise
+            raise ValueError(f"{place} cannot be used: {one_line(error)}") from error
+    return parsed
 
 
 def column(row: dict[str, Any], number: int, *names: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from ..predictions.published_commentary import event_key
 from ..predictions.rows import CommentaryRow, SpokenSpan
 from ..prompt_files import Prompts, load_prompts
-from .annotations import Annotations, column, seconds
+from .annotations import Annotations, column, parse_rows, seconds
 
 INSTRUCT, BASE = "instruct", "base"
 
@@ -39,7 +39,7 @@ def read_events(annotations: Annotations) -> list[SportsEvent]:
     Raises:
         ValueError: if a column is missing or has another format.
     """
-    return [read_event(row, number) for number, row in enumerate(annotations.rows)]
+    return parse_rows(annotations, read_event)
 
 
 def read_event(row: dict[str, Any], number: int = 0) -> SportsEvent:

@@ -9,7 +9,7 @@ from ..predictions.published_choice import without_letters
 from ..predictions.rows import ChoiceRow
 from ..prompt_files import Prompts, load_prompts
 from ..scorers.answers import LIVECC
-from .annotations import Annotations, column, optional_seconds, options_of
+from .annotations import Annotations, column, optional_seconds, options_of, parse_rows
 from .questions import Question, as_published, letters
 
 
@@ -32,7 +32,7 @@ def read_questions(annotations: Annotations, protocol: str) -> list[Question]:
     Raises:
         ValueError: if a column is missing.
     """
-    return [_question(row, number, protocol) for number, row in enumerate(annotations.rows)]
+    return parse_rows(annotations, lambda row, number: _question(row, number, protocol))
 
 
 def _question(row: dict[str, Any], number: int, protocol: str) -> Question:

@@ -8,7 +8,7 @@ from ..predictions.published_choice import without_letters
 from ..predictions.rows import ChoiceRow
 from ..prompt_files import Prompts, load_prompts
 from ..scorers.answers import FIXED, LIVECC, OFFICIAL
-from .annotations import FILE_COLUMN, Annotations, column, optional_seconds, options_of
+from .annotations import FILE_COLUMN, Annotations, column, optional_seconds, options_of, parse_rows
 from .questions import FrameRule, Question, lettered, letters
 
 # The folder with the videos of each question file (OpenGVLab/Ask-Anything, video_chat2/mvbench.ipynb).
@@ -57,12 +57,13 @@ def read_questions(annotations: Annotations, protocol: str) -> list[Question]:
         ValueError: if a column is missing, or the answer is not one of the candidates.
     """
     n_seen: dict[str, int] = {}
-    questions = []
-    for number, row in enumerate(annotations.rows):
+
+    def parse(row: dict[str, Any], number: int) -> Question:
         task = str(row.get("task_type") or column(row, number, "task_type", FILE_COLUMN).replace("_", " ").title())
         n_seen[task] = n_seen.get(task, -1) + 1
-        questions.append(_question(row, number, protocol, task, f"{task}/{n_seen[task]}"))
-    return questions
+        return _question(row, number, protocol, task, f"{task}/{n_seen[task]}")
+
+    return parse_rows(annotations, parse)
 
 
 def _question(row: dict[str, Any], number: int, protocol: str, task: str, key: str) -> Question:

@@ -8,7 +8,7 @@ from ..predictions.published_choice import FORWARD, forward_answer, ovo_groups
 from ..predictions.rows import COUNT, LETTER, YES_NO, ChoiceRow
 from ..prompt_files import Prompts, load_prompts
 from ..scorers.answers import FIXED, LIVECC, OFFICIAL
-from .annotations import Annotations, column, options_of, seconds
+from .annotations import Annotations, column, options_of, parse_rows, seconds
 from .questions import FrameRule, Question, lettered, letters
 
 # showlab/livecc chooses among these candidates for every question.
@@ -31,16 +31,16 @@ def read_questions(annotations: Annotations, protocol: str) -> list[Question]:
     Raises:
         ValueError: if a column is missing or a task is unknown.
     """
-    questions = []
-    for number, row in enumerate(annotations.rows):
+
+    def parse(row: dict[str, Any], number: int) -> list[Question]:
         task = column(row, number, "task")
         groups = ovo_groups(task)
-        if task in FORWARD:
-            tests = column(row, number, "test_info")
-            questions += [_forward(row, number, index, test, protocol, groups) for index, test in enumerate(tests)]
-        else:
-            questions.append(_choice(row, number, protocol, groups))
-    return questions
+        if task not in FORWARD:
+            return [_choice(row, number, protocol, groups)]
+        tests = column(row, number, "test_info")
+        return [_forward(row, number, index, test, protocol, groups) for index, test in enumerate(tests)]
+
+    return [question for questions in parse_rows(annotations, parse) for question in questions]
 
 
 def _choice(row: dict[str, Any], number: int, protocol: str, groups: dict[str, str]) -> Question:

@@ -10,7 +10,7 @@ from ..predictions.published_choice import without_letters
 from ..predictions.rows import ChoiceRow, SpokenSpan
 from ..prompt_files import Prompts, load_prompts
 from ..scorers.answers import FIXED, OFFICIAL
-from .annotations import Annotations, column, options_of
+from .annotations import Annotations, column, options_of, parse_rows
 from .questions import ALL_LINES, SAMPLED_LINES, Question, as_published, letters
 from .subtitle_lines import read_subtitle_lines
 
@@ -45,7 +45,7 @@ def read_questions(
                 f"subtitles {subtitles} is not a folder: expected a folder of VIDEO.srt files (--subtitles)"
             )
     lines: dict[str, tuple[SpokenSpan, ...]] = {}
-    return [_question(row, number, protocol, folder, lines) for number, row in enumerate(annotations.rows)]
+    return parse_rows(annotations, lambda row, number: _question(row, number, protocol, folder, lines))
 
 
 def _question(
