@@ -65,12 +65,16 @@ def local_file(path: str | os.PathLike, folder: str | os.PathLike = ".") -> str:
 
 
 def check_file(path: str | os.PathLike) -> None:
-    """Raise FileNotFoundError if `path` does not exist, VideoReadError if it is a folder."""
+    """Raise FileNotFoundError if `path` does not exist, VideoReadError if it is empty, a folder or an empty file."""
+    if not os.fspath(path):
+        raise VideoReadError("the file name is empty: expected a video file")
     file = Path(local_file(path))
     if file.is_dir():
         raise VideoReadError(f"{path} is a folder: expected a video file")
     if not file.exists():
         raise FileNotFoundError(f"no such file: {path}")
+    if file.is_file() and not file.stat().st_size:
+        raise VideoReadError(f"{path} is empty (0 bytes): expected a video file")
 
 
 def file_url(path: str | os.PathLike) -> str:
@@ -83,7 +87,7 @@ def open_video(path: str | os.PathLike) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        VideoReadError: FFmpeg does not recognise it as media.
+        VideoReadError: it is a folder or empty, or FFmpeg does not recognise it as media.
         ImportError: PyAV is not installed.
     """
     av = import_av()

@@ -25,11 +25,12 @@ def files(tmp_path_factory):
         "text": folder / "notes.txt",
         "noise": folder / "noise.mp4",
         "empty": folder / "empty.mp4",
+        "nameless": "",
         "sound": folder / "tone.m4a",
     }
 
 
-@pytest.mark.parametrize("kind", ["none", "folder", "text", "noise", "empty", "sound"])
+@pytest.mark.parametrize("kind", ["none", "folder", "text", "noise", "empty", "nameless", "sound"])
 def test_messages_equal_those_of_the_reader(files, kind):
     with pytest.raises((OSError, ValueError)) as late:
         probe_video(files[kind])
@@ -49,6 +50,8 @@ def test_lets_videos_pass(tmp_path):
     [
         ("text", []),
         ("sound", []),
+        ("empty", []),
+        ("nameless", []),
         ("video", ["--model", "no/such/folder"]),
         ("video", ["--output", "none/out.srt"]),
         ("video", ["--start", "5", "--end", "4"]),

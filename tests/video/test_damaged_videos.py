@@ -62,7 +62,7 @@ class TestErrors:
             (tmp_path, "is a folder: expected a video file"),
             (text, "is a text file, not a video"),
             (renamed, "is not a video file that can be read"),
-            (empty, "is not a video file that can be read"),
+            (empty, r"is empty \(0 bytes\): expected a video file"),
             (subtitles, r"has no video stream to watch \(it holds: subtitle\)"),
             (write_audio(tmp_path / "tone.m4a"), r"has no video stream to watch \(it holds: audio\)"),
         ):

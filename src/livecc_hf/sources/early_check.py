@@ -20,13 +20,17 @@ def check_is_video(path: str | os.PathLike) -> None:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        NoVideoError: if it is a folder or a text, has only sound, or is in a format unknown to FFmpeg.
+        NoVideoError: if it is a folder, empty or a text, has only sound, or is in a format unknown to FFmpeg.
     """
+    if not os.fspath(path):
+        raise NoVideoError("the file name is empty: expected a video file")
     file = Path(local_file(path))
     if file.is_dir():
         raise NoVideoError(f"{path} is a folder: expected a video file")
     if not file.exists():
         raise FileNotFoundError(f"no such file: {path}")
+    if file.is_file() and not file.stat().st_size:
+        raise NoVideoError(f"{path} is empty (0 bytes): expected a video file")
     try:
         import av
     except ImportError:  # the error of the video reader says how to install PyAV

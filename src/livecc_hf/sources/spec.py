@@ -80,6 +80,8 @@ def parse_spec(
     """
     if rtsp_transport not in RTSP_TRANSPORTS:
         raise ValueError(f"rtsp_transport={rtsp_transport!r}: expected one of {', '.join(RTSP_TRANSPORTS)}")
+    if not text:
+        raise ValueError("the video's name is empty: expected a file, a camera, a URL or - for standard input")
     if text == "-":
         return _pipe("-", "standard input", live)
     if text.startswith("lavfi:"):
