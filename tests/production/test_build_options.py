@@ -107,8 +107,9 @@ def test_wrong_recipes_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="recipe .* does not exist"):
         load_options(tmp_path / "none.yaml")
     for text, message in (
-        ("[1]", "holds a value of type list"),
-        ("a: [", "is not a YAML file"),
+        ("[1]", "holds a list: expected lines"),
+        ("a: [", "is not YAML of plain values: line 1, column 5"),
+        ("", "is empty: expected lines"),
         ("stages: 3", "stages is 3: expected a mapping"),
         ("stages: {captions: 3}", "stage captions is 3: expected a mapping"),
         ("input: a\nout: b", "no stages are given"),

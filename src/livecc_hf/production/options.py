@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..captions.languages import language_code
+from ..utils.recipes import read_recipe
 from .inputs.videos import UNIT_VIDEOS
 from .outputs.card import DatasetAbout
 from .outputs.dataset_folder import FolderOptions
@@ -161,7 +162,7 @@ def load_options(
         FileNotFoundError: if the recipe does not exist.
         ValueError: if a key is unknown or a value is invalid.
     """
-    values = _read_recipe(config) if config is not None else {}
+    values = read_recipe(config, "recipes/data/my_videos.yaml") if config is not None else {}
     values["stages"] = _stages_of(values.get("stages"))
     for override in overrides:
         _apply(values, override)
@@ -177,23 +178,6 @@ def load_options(
         if not isinstance(values[key], dict):
             raise ValueError(f"{key} is {values[key]!r}: expected a mapping")
     return BuildOptions(**values)
-
-
-def _read_recipe(path: str | os.PathLike) -> dict[str, Any]:
-    import yaml
-
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"recipe {path} does not exist: expected a YAML file such as recipes/data/my_videos.yaml"
-        )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a YAML file: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a value of type {type(values).__name__}: expected a mapping of options")
-    return values
 
 
 def _stages_of(value: Any) -> dict[str, dict[str, Any]]:

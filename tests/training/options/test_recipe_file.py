@@ -1,6 +1,7 @@
 """Reading recipe files: bad input gives a one-line error."""
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -21,7 +22,8 @@ from livecc_hf.training.options.recipe_file import read_written
         ("a: b: c", "line 1, column 5: mapping values are not allowed here"),
         ("[" * 5000, "is not YAML of plain values"),
         ("- a\n- b", "holds a list: expected lines of key: value"),
-        ("", "holds a NoneType: expected lines"),
+        ("", "is empty: expected lines"),
+        ("learning_rate 1e-5", "holds text: expected lines"),
         ("1: a", "has the key 1: expected the name"),
         ("? [a, b]\n: c", "is not YAML of plain values: line 1, column 3: found unhashable key"),
         ("env: LANG", "env is 'LANG': expected a mapping"),
@@ -62,6 +64,29 @@ def test_a_value_that_does_not_fit_is_one_line(recipe, given, message, capsys):
         parse(["--config", path, given])
     assert main(["train", "--config", path, given]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "no recipe is given: expected --recipe NAME"),
+        (["max_steps=2"], "no recipe is given"),
+        (
+            ["--config", "absent.yaml"],
+            "recipe absent.yaml does not exist: expected a YAML file such as recipes/own",
+        ),
+        (["--config", "broken.yaml"], "broken.yaml is not YAML of plain values: line 1"),
+    ],
+)
+def test_a_missing_or_broken_recipe_is_reported_before_pytorch_is_imported(tmp_path, argv, message):
+    (tmp_path / "broken.yaml").write_text("data: [1")
+    code = (
+        "import sys\nfrom livecc_hf.cli.main import main\ncode = main(['train', *sys.argv[1:]])\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert message in done.stderr
 
 
 def test_a_recipe_without_a_name_is_one_line():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from livecc_hf.utils.text import one_line
+from livecc_hf.utils.recipes import read_recipe
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_written(argv: Sequence[str]) -> WrittenRecipe:
             raise ValueError(
                 "--config is given without a file: expected a recipe, such as recipes/own-videos/lora.yaml"
             )
-        values = read_recipe(words[at + 1])
+        values = read_recipe(words[at + 1], "recipes/own-videos/lora.yaml")
         name = _name(Path(words[at + 1]))
         del words[at : at + 2]
     env = values.pop("env", None) or {}
@@ -80,33 +80,3 @@ def _name(path: Path) -> str:
     """Return a recipe's name for cards: its path below `recipes/`, or only the file name, to hide a user's folders."""
     parts = path.expanduser().absolute().parts
     return "/".join(parts[parts.index("recipes") :]) if parts.count("recipes") == 1 else path.name
-
-
-def read_recipe(path: str | os.PathLike) -> dict[str, Any]:
-    """Return the options in a YAML file.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a mapping of names to plain values.
-    """
-    import yaml
-
-    text = Path(path).expanduser().read_bytes()
-    try:
-        values = yaml.safe_load(text)
-    # Unknown tags, invalid values for a tag, bytes that are not text, lists nested too deeply.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML of plain values: {_with_line(error)}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}: expected lines of key: value")
-    if strange := [key for key in values if not isinstance(key, str)]:
-        raise ValueError(f"{path} has the key {strange[0]!r}: expected the name of an option")
-    return values
-
-
-def _with_line(error: Exception) -> str:
-    """Return a YAML parser's message, with line and column."""
-    mark, problem = (getattr(error, name, None) for name in ("problem_mark", "problem"))
-    if mark is None:
-        return one_line(error, 200)
-    return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(str(problem).split())[:200]}"
