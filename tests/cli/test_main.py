@@ -53,6 +53,11 @@ assert not heavy, heavy
             r"argument --query: 'a\udcff' contains an incomplete character",
         ),
         (["commentate", "x.mp4", "--title", "\ud83d"], r"argument --title: '\ud83d' contains an incomplete character"),
+        (
+            ["convert", "a", "b", "--max-shard-size", "2"],
+            "argument --max-shard-size: '2' is not a size: expected one such",
+        ),
+        (["merge", "a", "b", "--max-shard-size", "0GB"], "argument --max-shard-size: '0GB' is not a size"),
         (["convert", "only-one"], "livecc convert: error: the following arguments are required: OUT"),
     ],
 )
@@ -125,7 +130,9 @@ def test_an_unknown_file_is_one_line_and_debug_shows_the_traceback(tmp_path):
     assert "FileNotFoundError" in result.stderr
 
 
-def test_train_hands_its_arguments_on(monkeypatch):
+def test_train_hands_its_arguments_on(monkeypatch, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("seed: 1")
+    monkeypatch.chdir(tmp_path)
     seen = []
     script = types.ModuleType("script")
     script.main = seen.append

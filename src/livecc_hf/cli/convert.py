@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from livecc_hf.cli.shard_size import add_shard_size
 from livecc_hf.cli.status import quiet_libraries
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("livecc", "streamingvlm"),
         help="how a commentary is written as a chat; default: livecc, or streamingvlm if the source names StreamingVLM",
     )
-    parser.add_argument("--max-shard-size", default="2GB", help="largest weight file (default: %(default)s)")
+    add_shard_size(parser)
 
 
 def run(args: argparse.Namespace) -> int:

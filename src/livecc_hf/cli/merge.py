@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from livecc_hf.cli.shard_size import add_shard_size
 from livecc_hf.cli.status import quiet_libraries
 
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="dtype of the weights written; default: the base's"
     )
-    parser.add_argument("--max-shard-size", default="2GB", help="largest weight file (default: %(default)s)")
+    add_shard_size(parser)
 
 
 def run(args: argparse.Namespace) -> int:
