@@ -126,7 +126,8 @@ def test_invalid_questions_give_a_one_line_error(media, tmp_path, capsys):
         ([video, "What?", "--max-frames", "0"], "max_frames=0: expected a whole number"),
         ([video, "What?", "--max-new-tokens", "0"], "max_new_tokens=0: expected"),
         ([video, "What?", "--seed", str(2**70)], "seed="),
-        ([video, "What?", "--start", "100"], "past the end"),
+        ([video, "What?", "--start", "100"], "--start 100 lies past the end"),
+        ([video, "What?", "--max-pixels", "10"], "max_pixels=10 is less than a token"),
         ([video, "What?", "--model", str(tmp_path / "nothing")], "does not exist"),
     ):
         assert main(["ask", *arguments]) == 2, arguments

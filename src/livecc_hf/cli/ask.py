@@ -11,7 +11,7 @@ from livecc_hf.checkpoints.names import check_model_name
 from livecc_hf.cli.model_arguments import add_model_arguments, check_sampling_options, load_model_of
 from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.cli.stream_arguments import SAMPLING_OPTIONS, add_option_arguments, flag_of, whole_text
-from livecc_hf.cli.times import check_range, parse_time
+from livecc_hf.cli.times import check_range, check_start, parse_time
 from livecc_hf.modeling.stream_options import StreamOptions
 from livecc_hf.modeling.video_file import local_file
 from livecc_hf.sources.early_check import check_is_video
@@ -45,10 +45,12 @@ def run(args: argparse.Namespace) -> int:
     if not args.question.strip():
         raise ValueError(f"the question is {args.question!r}: expected some text")
     shown = local_file(args.shown)
-    if not Path(shown).is_file() or not is_picture_file(shown):
-        if not shown.startswith(WEB_PREFIXES):
-            check_is_video(shown)
-    elif given := [flag_of(name) for name in ("start", "end", "fps", "max_frames") if getattr(args, name) is not None]:
+    is_picture, is_on_web = Path(shown).is_file() and is_picture_file(shown), shown.startswith(WEB_PREFIXES)
+    if not is_picture and not is_on_web:
+        check_is_video(shown)
+    elif is_picture and (
+        given := [flag_of(name) for name in ("start", "end", "fps", "max_frames") if getattr(args, name) is not None]
+    ):
         raise ValueError(f"{' and '.join(given)}: for videos only, and {args.shown} is a picture; leave it out")
     check_range(args.start, args.end)
     check_sampling_options(args)
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     from livecc_hf.modeling.video_loading import LoadOptions
     from livecc_hf.questions.asking import answer
-    from livecc_hf.video.reader import VideoReadWarning
+    from livecc_hf.video.reader import VideoReadWarning, probe_video
 
     generation = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}
     StreamOptions(**generation, seed=args.seed)  # validates the values
@@ -73,11 +75,15 @@ def run(args: argparse.Namespace) -> int:
     status = Status(quiet=False)
     with warnings.catch_warnings(), contextlib.closing(status):
         show_warnings(status, (VideoReadWarning,), args.debug)
+        if not is_picture and not is_on_web:
+            check_start(shown, probe_video(shown), args.start)
         model, processor = load_model_of(args, status)
         if args.seed is not None:
             torch.manual_seed(args.seed)
         status.update("looking ...")
         text = answer(model, processor, args.shown, args.question, reading, **generation)
         status.clear()
+        if not text:
+            status.line("the model's answer is empty")
     print(text)
     return 0

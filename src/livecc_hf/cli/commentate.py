@@ -23,7 +23,7 @@ from livecc_hf.cli.model_arguments import (
 )
 from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.cli.stream_arguments import TEXT_OPTIONS, add_option_arguments
-from livecc_hf.cli.times import parse_time
+from livecc_hf.cli.times import check_start, parse_time
 from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, redact
 
@@ -218,13 +218,10 @@ def _check_file(job: Job, args: argparse.Namespace) -> VideoInfo:
     """Return what is known of a file; raise an error if the options cannot work with it."""
     from livecc_hf.rendering.caption_painter import CaptionStyle
     from livecc_hf.rendering.overlay import check_output
-    from livecc_hf.video.reader import measure_duration, probe_video
+    from livecc_hf.video.reader import probe_video
 
     info = probe_video(job.video)
-    by_header_s = 0.0 if info.duration_s is None else info.first_pts_s - info.clock_start_s + info.duration_s
-    # The duration in the header is an estimate, so the packets are read before a start is refused.
-    if args.start and args.start >= by_header_s and args.start >= (length_s := measure_duration(job.video)):
-        raise ValueError(f"--start {args.start:g} lies past the end of {job.video}, at {length_s:.1f} s")
+    check_start(job.video, info, args.start)
     if job.overlay is not None:
         check_output(job.video, job.overlay)
         CaptionStyle(font=args.overlay_font)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from livecc_hf.assets import bundled_model_path
@@ -17,12 +18,19 @@ if TYPE_CHECKING:
 _REAL_MODEL = "chenjoya/LiveCC-7B-Instruct"
 
 
-def add_model_arguments(group: Any) -> None:
-    """Declare the arguments that choose a model and how it is loaded."""
+def add_model_arguments(group: Any, has_default: bool = True, frame_options: Sequence[str] = FRAME_OPTIONS) -> None:
+    """Declare the arguments that choose a model and how it is loaded.
+
+    Args:
+        group: a parser, or a group of its arguments.
+        has_default: whether the bundled model is used if none is given; else `--model` is required.
+        frame_options: the limits of a frame that may be given.
+    """
     group.add_argument(
         "--model",
+        required=not has_default,
         metavar="FOLDER_OR_HUB_ID",
-        help="the model or adapter; default: the bundled livecc-tiny, a demonstration",
+        help="the model or adapter" + "; default: the bundled livecc-tiny, a demonstration" * has_default,
     )
     group.add_argument(
         "--base", metavar="FOLDER_OR_HUB_ID", help="an adapter's base; default: the one that the adapter names"
@@ -36,7 +44,7 @@ def add_model_arguments(group: Any) -> None:
         choices=("mrope", "sequential", "reference"),
         help="how positions are counted; default: as saved in the checkpoint, else inferred from it",
     )
-    add_option_arguments(group, FRAME_OPTIONS)
+    add_option_arguments(group, frame_options)
 
 
 def check_window_options(args: argparse.Namespace) -> None:
@@ -78,6 +86,7 @@ def load_model_of(
 ) -> tuple[LiveCCForConditionalGeneration, StreamingProcessor]:
     """Load the model and its processor, and print which model it is, with its notes."""
     from livecc_hf.checkpoints.checkpoint import device_notes, open_checkpoint
+    from livecc_hf.modeling.video_processing_livecc import resize_limits
 
     quiet_libraries(args.debug)
     name = args.model if args.model is not None else bundled_model_path()
@@ -94,6 +103,7 @@ def load_model_of(
         status.line(f"model: {name}")
     status.update("loading ...")
     processor = checkpoint.load_processor()
+    resize_limits(processor.video_processor, args.min_pixels, args.max_pixels)  # checked before the slow part
     model = checkpoint.load_model(args.device, args.dtype, args.load_in_4bit, args.merge, processor)
     status.clear()
     for note in (*checkpoint.notes, *device_notes(args.device), *_adapter_notes(checkpoint, args)):

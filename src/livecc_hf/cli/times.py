@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from livecc_hf.video.reader import VideoInfo
 
 
 def parse_time(text: str) -> float:
@@ -30,3 +34,22 @@ def check_range(start_s: float | None, end_s: float | None) -> None:
     """
     if end_s is not None and end_s <= (start_s or 0):
         raise ValueError(f"--end {end_s:g} is not after the start, {start_s or 0:g}: give a later end")
+
+
+def check_start(video: str, info: VideoInfo, start_s: float | None) -> None:
+    """Check that `--start` lies before the end of a video file.
+
+    Args:
+        video: path of the file.
+        info: what `probe_video` found in it.
+        start_s: the start, in seconds; `None`: the beginning.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    from livecc_hf.video.reader import measure_duration
+
+    by_header_s = 0.0 if info.duration_s is None else info.first_pts_s - info.clock_start_s + info.duration_s
+    # The duration in the header is an estimate, so the packets are read before a start is refused.
+    if start_s and start_s >= by_header_s and start_s >= (length_s := measure_duration(video)):
+        raise ValueError(f"--start {start_s:g} lies past the end of {video}, at {length_s:.1f} s")

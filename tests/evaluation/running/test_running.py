@@ -296,10 +296,13 @@ def test_the_command(benchmark, published_checkpoint, tmp_path, capsys):
     assert main(arguments) == 0
     err = capsys.readouterr().err
     assert "2 of 2 rows answered; wrote" in err
-    assert main([*arguments, "--min-pixels", "100"]) == 2
-    assert "--min-pixels is given" in capsys.readouterr().err
-    assert main(["evaluate", "run", "videomme", "--videos", str(videos), "--out", "x"]) == 2
-    assert "no model is given" in capsys.readouterr().err
+    for wrong, message in (
+        ([*arguments, "--min-pixels", "100"], "unrecognized arguments: --min-pixels 100"),
+        (["evaluate", "run", "videomme", "--videos", str(videos), "--out", "x"], "are required: --model"),
+    ):
+        with pytest.raises(SystemExit):
+            main(wrong)
+        assert message in capsys.readouterr().err
 
 
 def command(benchmark, model, out):

@@ -32,15 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="instruct",
         help="form of the query for commentary: that of the model's training (default: %(default)s)",
     )
-    add_model_arguments(parser.add_argument_group("model"))
+    # The protocol sets the minimum pixels of a frame.
+    add_model_arguments(parser.add_argument_group("model"), has_default=False, frame_options=("max_pixels",))
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the rows without a prediction, and print the files; return 1 if some failed."""
-    if args.model is None:
-        raise ValueError("no model is given: expected --model FOLDER_OR_HUB_ID")
-    if args.min_pixels is not None:
-        raise ValueError("--min-pixels is given, but the protocol sets the minimum pixels of a frame; leave it out")
     from livecc_hf.checkpoints.names import check_model_name
     from livecc_hf.evaluation.running.plan import RunOptions
     from livecc_hf.evaluation.running.run import ModelSource
