@@ -35,3 +35,9 @@ def test_other_numbers_are_other_scenes_and_the_same_numbers_the_same(tmp_path):
 def test_invalid_numbers_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         write_narrated_folder(tmp_path, **({"n_videos": 1} | wrong))
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
+    assert main(["data", "shapes", str(tmp_path / "notes.txt")]) == 2
+    assert "notes.txt is not a folder: choose another name" in capsys.readouterr().err

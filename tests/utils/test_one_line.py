@@ -2,7 +2,7 @@
 
 import pytest
 
-from livecc_hf.utils.text import one_line
+from livecc_hf.utils.text import counted, one_line
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,8 @@ def test_errors_are_cut_and_texts_are_not():
     assert one_line("x" * 1000) == "x" * 1000
     assert one_line(ValueError("x" * 1000)) == "x" * 400
     assert one_line(ValueError("abc"), 2) == one_line("abc", 2) == "ab"
+
+
+def test_numbers_agree_with_their_nouns():
+    assert [counted(n, "turn") for n in (0, 1, 2048)] == ["0 turns", "1 turn", "2,048 turns"]
+    assert [counted(n, "reply", "replies") for n in (1, 2)] == ["1 reply", "2 replies"]

@@ -15,6 +15,7 @@ from livecc_hf.cli.commentate_plan import Job
 from livecc_hf.cli.status import Status
 from livecc_hf.cli.stream_arguments import stream_options_of
 from livecc_hf.modeling.grammar import FRAME_STEP_S
+from livecc_hf.utils.text import counted
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment, LiveCCForConditionalGeneration, StreamingProcessor
@@ -100,17 +101,17 @@ class Run:
             return
         n_spoken = sum(bool(caption.text) for caption in self.captions)
         speed = f"{self.seen_s:.1f} s of video in {self.took_s:.1f} s ({self.seen_s / self.took_s:.2f} x real time)"
-        self.status.line(f"{speed}; {self.n_turns} turns, {n_spoken} with words")
+        self.status.line(f"{speed}; {counted(self.n_turns, 'turn')}, {n_spoken} with words")
         if self.source.is_paced:
             lag, stats = self.source.lag, self.source.stats
-            counts = [f"{self.skipped_frames} frames skipped"]
-            for number, what in (
-                (stats.n_reconnects, "reconnections"),
-                (stats.n_time_jumps, "jumps of the sender's clock"),
-                (stats.n_damaged, "damaged frames or packets"),
-                (stats.n_undecoded, "frames not decoded because decoding was too slow"),
+            counts = [f"{counted(self.skipped_frames, 'frame')} skipped"]
+            for number, one, more in (
+                (stats.n_reconnects, "reconnection", "reconnections"),
+                (stats.n_time_jumps, "jump of the sender's clock", "jumps of the sender's clock"),
+                (stats.n_damaged, "damaged frame or packet", "damaged frames or packets"),
+                (stats.n_undecoded, "frame not decoded in time", "frames not decoded in time"),
             ):
-                counts += [f"{number} {what}"] if number else []
+                counts += [counted(number, one, more)] if number else []
             self.status.line(f"lag {lag.mean_s:.2f} s on average, {lag.max_s:.2f} s at most; {', '.join(counts)}")
 
     def write_overlay(self, complete: bool) -> None:

@@ -24,12 +24,12 @@ def write_narrated_folder(
     Args:
         folder: created if missing; files with these names are overwritten.
         n_videos: number of videos.
-        duration_s: length of each video in seconds, at least 4.
+        duration_s: length of each video in seconds, at least 1.
         narrator: one of `NARRATORS`.
         first: number of the first video; each number gives another scene.
 
     Raises:
-        ValueError: if the narrator is unknown, or a number is too small.
+        ValueError: if the narrator is unknown, a number is too small, or `folder` is not a folder.
     """
     narrator_verbs(narrator)
     if n_videos < 1 or duration_s < 1 or first < 0:
@@ -38,6 +38,8 @@ def write_narrated_folder(
             "a first number of 0 or more"
         )
     folder = Path(folder).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder: choose another name")
     folder.mkdir(parents=True, exist_ok=True)
     moods = list(MOODS.values())[:2]  # alternate calm and busy
     for number in range(first, first + n_videos):

@@ -1,4 +1,4 @@
-"""Untrusted texts and error messages as parts of one-line messages."""
+"""Parts of one-line messages: untrusted texts, error messages, numbers with their nouns."""
 
 from __future__ import annotations
 
@@ -19,3 +19,14 @@ def one_line(said: str | BaseException, limit: int | None = None) -> str:
     if isinstance(said, BaseException):
         text, limit = text or type(said).__name__, limit or _ERROR_LIMIT
     return text[:limit]
+
+
+def counted(n: int, one: str, more: str | None = None) -> str:
+    """Return a number with its noun, such as `1 turn` or `2,048 turns`.
+
+    Args:
+        n: the number.
+        one: the noun in singular.
+        more: the noun in plural; default: with an `s`.
+    """
+    return f"{n:,} {one if n == 1 else more or f'{one}s'}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from livecc_hf.utils.text import counted
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the task's arguments."""
@@ -37,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
     from livecc_hf.tiny.folder import write_narrated_folder
 
     write_narrated_folder(args.out, args.videos, args.seconds, args.narrator, args.first)
-    print(f"wrote {args.videos} videos with their words to {args.out}", file=sys.stderr)
+    print(f"wrote {counted(args.videos, 'video')} with their words to {args.out}", file=sys.stderr)
     return 0
