@@ -46,12 +46,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"the question is {args.question!r}: expected some text")
     shown = local_file(args.shown)
     is_picture, is_on_web = Path(shown).is_file() and is_picture_file(shown), shown.startswith(WEB_PREFIXES)
-    if not is_picture and not is_on_web:
+    if is_picture:
+        given = [flag_of(name) for name in ("start", "end", "fps", "max_frames") if getattr(args, name) is not None]
+        if given:
+            raise ValueError(f"{' and '.join(given)}: for videos only, and {args.shown} is a picture; leave it out")
+    elif not is_on_web:
         check_is_video(shown)
-    elif is_picture and (
-        given := [flag_of(name) for name in ("start", "end", "fps", "max_frames") if getattr(args, name) is not None]
-    ):
-        raise ValueError(f"{' and '.join(given)}: for videos only, and {args.shown} is a picture; leave it out")
     check_range(args.start, args.end)
     check_sampling_options(args)
     if args.model is not None:
