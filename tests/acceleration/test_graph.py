@@ -1,14 +1,17 @@
 """A replayed function computes the same as an eager call."""
 
+import contextlib
 import copy
 import warnings
+from unittest import mock
 
 import pytest
 import torch
 from eager_graph import capture_eagerly
 from torch import nn
 
-from livecc_hf.acceleration.graph import CUDAGraphed, graphs_disabled, replay_key
+from livecc_hf.acceleration import graph
+from livecc_hf.acceleration.graph import CUDAGraphed, capture_graph, graphs_disabled, replay_key
 
 
 @pytest.fixture
@@ -124,3 +127,57 @@ def test_modules_with_hooks_run_eagerly():
     model.layer.forward = lambda x: x
     assert not graphed.check()
     torch.testing.assert_close(graphed(x), x)
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """The current CUDA stream, in a list, and a capture that fails as PyTorch's does: its stream stays current."""
+    here, side = mock.Mock(), mock.Mock()
+    current = [here]
+
+    @contextlib.contextmanager
+    def on(stream):
+        before, current[0] = current[0], stream
+        try:
+            yield
+        finally:
+            current[0] = before
+
+    @contextlib.contextmanager
+    def failing(_, stream, capture_error_mode):
+        assert current[0] is here and capture_error_mode == "thread_local"
+        current[0] = stream
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    for name, value in [
+        ("device", lambda device: contextlib.nullcontext()),
+        ("stream", on),
+        ("current_stream", lambda: current[0]),
+        ("CUDAGraph", object),
+        ("graph", failing),
+    ]:
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(graph, "_capture_stream", lambda device: side)
+    return current, here, side
+
+
+def test_a_failed_capture_restores_the_current_stream_and_names_the_cause(streams):
+    current, here, side = streams
+    total, ran_on = torch.zeros(1), []
+
+    def add(x):
+        ran_on.append(current[0])
+        total.add_(1)
+        if len(ran_on) == 3:
+            raise RuntimeError("the operation waits for the device")
+        return x + total
+
+    graphed = CUDAGraphed(add, state=[total], capture=capture_graph)
+    with pytest.warns(UserWarning, match="which is slower: the operation waits for the device"):
+        assert graphed(torch.ones(1)) == 2
+    assert ran_on == [side, side, side, here]
+    assert current == [here]
+    assert total == 1

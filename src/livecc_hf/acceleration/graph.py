@@ -108,7 +108,9 @@ class CUDAGraphed:
             except RuntimeError as error:
                 self._has_failed = True
                 self._graphs.clear()
-                warnings.warn(f"running without a CUDA graph, which is slower: {error}", stacklevel=2)
+                # An error inside a capture makes its end fail too, with a message that does not name the cause.
+                cause = error.__context__ or error
+                warnings.warn(f"running without a CUDA graph, which is slower: {cause}", stacklevel=2)
                 return self._function(*inputs)
         for buffer, tensor in zip(graph.inputs, inputs, strict=True):
             buffer.copy_(tensor, non_blocking=True)
@@ -196,15 +198,16 @@ def capture_graph(
         here, side = torch.cuda.current_stream(), _capture_stream(device)
         side.wait_stream(here)
         try:
-            with torch.cuda.stream(side):
-                for _ in range(_N_WARM_UP_CALLS):
-                    function(*inputs)
-                    restore()
-            here.wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            # thread_local: other threads may push frames or free memory during the capture.
-            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-                output = function(*inputs)
+            with torch.cuda.stream(here):  # if a capture fails, `torch.cuda.graph` leaves its own stream current
+                with torch.cuda.stream(side):
+                    for _ in range(_N_WARM_UP_CALLS):
+                        function(*inputs)
+                        restore()
+                here.wait_stream(side)
+                graph = torch.cuda.CUDAGraph()
+                # thread_local: other threads may push frames or free memory during the capture.
+                with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                    output = function(*inputs)
         finally:
             here.wait_stream(side)
             restore()
