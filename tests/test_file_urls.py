@@ -12,7 +12,7 @@ from PIL import Image
 
 from livecc_hf.cli.main import main
 from livecc_hf.data.media.paths import resolve_media
-from livecc_hf.evaluation.running.frames import read_clip
+from livecc_hf.evaluation.running.frames import sample_clip
 from livecc_hf.evaluation.tasks.questions import FrameRule
 from livecc_hf.modeling import video_loading, video_sampling
 from livecc_hf.modeling.video_file import local_file
@@ -139,6 +139,6 @@ def test_ask_takes_the_url_of_a_file_on_the_web(folder, capsys):
 
 def test_clips_for_benchmarks(urls, folder):
     by_url, by_path = (
-        read_clip(each, None, None, FrameRule(), lambda frames, _: frames) for each in (urls[0], folder / "a.mp4")
+        sample_clip(each, None, None, FrameRule(), lambda frames, _: frames) for each in (urls[0], folder / "a.mp4")
     )
     assert torch.equal(by_url.frames, by_path.frames)
