@@ -7,6 +7,7 @@ import pytest
 from media import write_audio, write_video
 
 from livecc_hf.assets import demo_clip_path
+from livecc_hf.cli.main import main
 from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.video.reader import probe_video
 
@@ -69,3 +70,12 @@ def test_the_command_refuses_before_pytorch_is_imported(files, kind, options):
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.startswith("livecc: error: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["none", "folder", "text", "noise", "empty", "sound"])
+def test_the_page_offers_videos_only(files, kind, capsys):
+    pytest.importorskip("uvicorn")
+    assert main(["demo", str(files[kind]), "--no-browser"]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert str(files[kind]) in shown.err

@@ -16,6 +16,7 @@ from livecc_hf.cli.model_arguments import (
 from livecc_hf.cli.status import Status
 from livecc_hf.cli.stream_arguments import add_option_arguments
 from livecc_hf.serve.settings import ServeSettings
+from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.utils.extras import require_extra
 
 _HOST = "127.0.0.1"
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     check_stream_options(args)
     if args.video is not None and not args.video.is_file():
         raise ValueError(f"{args.video} is not a file: expected a video that browsers play, such as an MP4")
+    if args.video is not None:
+        check_is_video(args.video)
     from livecc_hf.checkpoints.names import check_model_name
     from livecc_hf.serve.server import exit_on_sigterm, listen, make_server
 
