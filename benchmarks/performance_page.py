@@ -62,13 +62,13 @@ def filled_in(page: str, results: Path = RESULTS) -> str:
     return page
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Write or check the page; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the page differs")
-    page = PAGE.read_text(encoding="utf-8")
+    is_check, page = parser.parse_args().check, PAGE.read_text(encoding="utf-8")
     wanted = filled_in(page)
-    if parser.parse_args(argv).check:
+    if is_check:
         print("up to date" if page == wanted else "differs: run python benchmarks/performance_page.py")
         return int(page != wanted)
     PAGE.write_text(wanted, encoding="utf-8")

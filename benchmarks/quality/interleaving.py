@@ -77,7 +77,7 @@ def train(wanted: dict[str, Any]) -> None:
     subprocess.run([sys.executable, "-m", "livecc_hf.training.script", "--config", str(path)], check=True)
 
 
-def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dict[str, float | None]]:
+def measure(folders: dict[str, Path], n_clips: int) -> dict[str, dict[str, float | None]]:
     """Play held-out clips to the models in every way; return the figures of each way."""
     models = {name: load_model_and_processor(folder, device="cpu")[:2] for name, folder in folders.items()}
     ways: dict[str, Callable] = {"the narrator itself": lambda clip: narrator_turns(clip.scene.events)}
@@ -91,7 +91,7 @@ def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dic
         )
     scores = {name: {"in_time": NarrationScore(), "any_time": NarrationScore()} for name in ways}
     work_s = dict.fromkeys(ways, 0.0)
-    for clip in held_out_clips(n_clips, first):
+    for clip in held_out_clips(n_clips):
         for name, way in ways.items():
             model_s, _, turns = times_of(way, clip)
             work_s[name] += model_s
@@ -130,7 +130,6 @@ def main(
     samples: Annotated[int, "training clips; 9600 take about 13 minutes a model"] = 9600,
     runs: Annotated[Path, "folder of the trained models"] = ROOT / "runs/interleaving",
     clips: Annotated[int, "number of held-out clips"] = 100,
-    first: Annotated[int, "number of the first held-out clip"] = 0,
 ) -> Measured:
     """Train the models that are not trained yet, and measure."""
     if not (start / "config.json").is_file():
@@ -138,7 +137,7 @@ def main(
     folders = {name: runs / name for name in MODELS}
     for name, folder in folders.items():
         train(recipe(start, folder, name, samples))
-    report: dict[str, Any] = {"samples": samples, "clips": clips, "first_clip": first, "clip_s": CLIP_S}
-    report["ways"] = measure(folders, clips, first)
+    report: dict[str, Any] = {"samples": samples, "clips": clips, "clip_s": CLIP_S}
+    report["ways"] = measure(folders, clips)
     run.tell(table(report))
     return report, []

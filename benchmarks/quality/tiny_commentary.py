@@ -2,8 +2,8 @@
 
     python benchmarks/quality/tiny_commentary.py [--model FOLDER] [--clips 500] [--output FILE] [--predictions FILE]
 
-About 12 minutes on 2 cores. No model was selected on the default clips. Writes benchmarks/results/tiny_commentary.json;
-with --predictions also the commentaries next to the narrator's words, as `livecc evaluate score` and `report` read.
+About 12 minutes on 2 cores. No model was selected on the default clips. --predictions writes the commentaries next to
+the narrator's words, as `livecc evaluate score` and `report` read.
 """
 
 import sys

@@ -39,8 +39,7 @@ def test_both_ways_do_the_same_work(tmp_path):
 def test_other_work_and_missed_targets_are_said(load):
     training = load("training")
     met = {"first_loss_difference": 1e-6, "memory_ratio": 0.3, "step_time_ratio": 0.6}
-    case = training.CASES["mid-size"]
-    assert [target["met"] for target in training.targets(case, met)] == [True] * 3
+    assert [target["met"] for target in training.targets("mid-size", met)] == [True] * 3
     missed = {"first_loss_difference": float("nan"), "memory_ratio": 0.34, "step_time_ratio": 0.67}
-    assert [target["met"] for target in training.targets(case, missed)] == [False] * 3
-    assert [target["met"] for target in training.targets(training.CASES["livecc-tiny"], missed)] == [False]
+    assert [target["met"] for target in training.targets("mid-size", missed)] == [False] * 3
+    assert [target["met"] for target in training.targets("livecc-tiny", missed)] == [False]
