@@ -16,6 +16,7 @@ pytest.importorskip("websockets")
 sys.path.insert(0, str(Path(__file__).parent))
 from served import OPTIONS, Client, Served, wait_for
 
+from livecc_hf.assets import demo_clip_path
 from livecc_hf.cli.main import main
 from livecc_hf.serve.server import listen, make_server
 from livecc_hf.serve.service import CommentaryService
@@ -124,7 +125,8 @@ def test_a_model_that_does_not_load_is_reported_in_one_line_and_on_the_page(tmp_
 
 def test_the_command_prints_the_address_and_offers_livecc_tiny_and_a_file(tmp_path):
     video = tmp_path / "own.webm"
-    video.write_bytes(b"0123456789")
+    content = demo_clip_path().read_bytes()
+    video.write_bytes(content)  # the suffix alone decides the content type
     process = subprocess.Popen(
         [sys.executable, "-m", "livecc_hf.cli.main", "demo", str(video), "--no-browser", "--device", "cpu"],
         stdout=subprocess.PIPE,
@@ -142,7 +144,7 @@ def test_the_command_prints_the_address_and_offers_livecc_tiny_and_a_file(tmp_pa
             assert "default-src 'none'" in page.headers["content-security-policy"]
         request = urllib.request.Request(f"{url}clip.mp4", headers={"Range": "bytes=2-4"})
         with urllib.request.urlopen(request, timeout=10) as part:
-            assert (part.status, part.read(), part.headers["content-type"]) == (206, b"234", "video/webm")
+            assert (part.status, part.read(), part.headers["content-type"]) == (206, content[2:5], "video/webm")
         process.terminate()
         assert process.wait(120) == 0
     finally:
