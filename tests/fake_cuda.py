@@ -17,7 +17,6 @@ from torch.nn.attention import bias
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_iter, tree_map
 
 from livecc_hf.modeling import attention
 
@@ -27,7 +26,7 @@ _WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "uniq
 _HALF = (torch.float16, torch.bfloat16)
 
 
-class FakeTensor(torch.Tensor):
+class DeviceTensor(torch.Tensor):
     """A tensor on the device; `held` is the one on the CPU."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -44,7 +43,7 @@ class FakeTensor(torch.Tensor):
     is_cuda, is_meta = True, False
 
     def __repr__(self, **_):
-        return f"FakeTensor({self.held!r})"
+        return f"DeviceTensor({self.held!r})"
 
     def data_ptr(self):
         return self.held.data_ptr()
@@ -127,9 +126,9 @@ class _Functions(TorchFunctionMode):
         if function in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor) and "device" in kwargs:
             device = kwargs.pop("device")
             return function(*args, **kwargs).to(device)
-        if function is torch.Tensor.to and len(args) > 1 and isinstance(args[1], FakeTensor):
+        if function is torch.Tensor.to and len(args) > 1 and isinstance(args[1], DeviceTensor):
             return args[0].to(args[1].device, args[1].dtype, *args[2:], **kwargs)
-        if function is not scaled_dot_product_attention or not isinstance(args[0], FakeTensor):
+        if function is not scaled_dot_product_attention or not isinstance(args[0], DeviceTensor):
             return function(*args, **kwargs)
         names = "query", "key", "value", "attn_mask", "dropout_p", "is_causal"
         given = dict(zip(names, args)) | kwargs
@@ -201,8 +200,8 @@ _KERNELS = {
 def _compute(function, args, kwargs, mode):
     """Run an operation as on the device."""
     name = function.overloadpacket.__name__
-    inputs = [tensor for tensor in tree_iter((args, kwargs)) if isinstance(tensor, torch.Tensor)]
-    fakes = [tensor for tensor in inputs if isinstance(tensor, FakeTensor)]
+    inputs = list(_tensors((*args, *kwargs.values())))
+    fakes = [tensor for tensor in inputs if isinstance(tensor, DeviceTensor)]
     wanted = kwargs.get("device")
     wanted = None if wanted is None else torch.device(wanted)
     if kwargs.get("pin_memory"):
@@ -215,13 +214,13 @@ def _compute(function, args, kwargs, mode):
     if name == "_to_copy":
         _record_copy(mode, args[0], is_result_here, kwargs.get("non_blocking"))
     elif name == "copy_":
-        _record_copy(mode, args[1], isinstance(args[0], FakeTensor), len(args) > 2 and args[2], args[0])
+        _record_copy(mode, args[1], isinstance(args[0], DeviceTensor), len(args) > 2 and args[2], args[0])
     else:
         _check_devices(mode, name, args, inputs, bool(fakes))
         if name in _WAITING or (name == "repeat_interleave" and kwargs.get("output_size") is None):
             mode.waits.append((name, _place()))
     wrappers = {id(tensor.held): tensor for tensor in fakes}
-    args, kwargs = tree_map(lambda item: item.held if isinstance(item, FakeTensor) else item, (args, kwargs))
+    args, kwargs = _held(args), {name: _held(value) for name, value in kwargs.items()}
     if wanted is not None:
         kwargs["device"] = torch.device("cpu")
     kwargs.pop("non_blocking", None)
@@ -232,13 +231,29 @@ def _compute(function, args, kwargs, mode):
     if not is_result_here or (name == "copy_" and id(args[0]) not in wrappers):
         return found
 
-    def wrapped(item):
-        if not isinstance(item, torch.Tensor):
-            return item
-        known = wrappers.get(id(item))
-        return FakeTensor(item) if known is None else known
+    return _wrapped(found, wrappers)
 
-    return tree_map(wrapped, found)
+
+def _tensors(items):
+    """Yield the tensors in a sequence and in its sequences; faster than PyTorch's trees."""
+    for item in items:
+        if isinstance(item, torch.Tensor):
+            yield item
+        elif isinstance(item, list | tuple):
+            yield from _tensors(item)
+
+
+def _held(item):
+    if isinstance(item, DeviceTensor):
+        return item.held
+    return type(item)(map(_held, item)) if type(item) in (list, tuple) else item
+
+
+def _wrapped(item, wrappers):
+    if isinstance(item, torch.Tensor):
+        known = wrappers.get(id(item))
+        return DeviceTensor(item) if known is None else known
+    return type(item)(_wrapped(part, wrappers) for part in item) if type(item) in (list, tuple) else item
 
 
 def _pinned(tensor):
@@ -247,7 +262,7 @@ def _pinned(tensor):
 
 
 def _record_copy(mode, source, is_to_here, is_queued, target=None):
-    if isinstance(source, FakeTensor):
+    if isinstance(source, DeviceTensor):
         if not is_to_here and not (is_queued and getattr(target, "is_fake_pinned", False)):
             mode.waits.append(("to the host", _place()))
     elif is_to_here and source.ndim + (source.numel() > 1):
@@ -262,11 +277,11 @@ def _check_devices(mode, name, args, inputs, is_here):
         for index in args[1]:
             if index is not None and index.dtype in (torch.bool, torch.uint8):
                 mode.waits.append((f"{name} with a mask", _place()))
-            elif index is not None and not isinstance(index, FakeTensor):
+            elif index is not None and not isinstance(index, DeviceTensor):
                 mode.waits.append((f"{name} with indices on the host", _place()))
         inputs = [args[0], *(args[2:3] if "put" in name else ())]
-    hosts = [tensor for tensor in inputs if not isinstance(tensor, FakeTensor) and tensor.ndim]
-    if is_here and hosts and any(isinstance(tensor, FakeTensor) for tensor in inputs):
+    hosts = [tensor for tensor in inputs if not isinstance(tensor, DeviceTensor) and tensor.ndim]
+    if is_here and hosts and any(isinstance(tensor, DeviceTensor) for tensor in inputs):
         shapes = [tuple(tensor.shape) for tensor in hosts]
         raise RuntimeError(f"Expected all tensors to be on the same device: {name} got {shapes} on the CPU")
 
@@ -288,8 +303,8 @@ def to_cuda(model):
     for module in model.modules():
         for name, weight in module._parameters.items():
             if weight is not None:
-                module._parameters[name] = torch.nn.Parameter(FakeTensor(weight.data), weight.requires_grad)
+                module._parameters[name] = torch.nn.Parameter(DeviceTensor(weight.data), weight.requires_grad)
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = FakeTensor(buffer)
+                module._buffers[name] = DeviceTensor(buffer)
     return model

@@ -22,7 +22,8 @@ from livecc_hf.modeling.generation import generate
 
 # For the videos' sizes (also in transformers' own forward pass), and to compare the numbers of features and tokens.
 _WAITS_OF_PREFILL = 3
-SAMPLED = replace(OPTIONS, output_logits=False, do_sample=True, top_k=50, repetition_penalty=1.2, seed=0)
+FEW = replace(OPTIONS, max_new_tokens=3)
+SAMPLED = replace(FEW, output_logits=False, do_sample=True, top_k=50, repetition_penalty=1.2, seed=0)
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def device():
 
 @pytest.fixture(scope="module")
 def frames(load_frames):
-    return load_frames("live_cc")[:12, :, :84, :112]
+    return load_frames("live_cc")[:8, :, :84, :112]
 
 
 def on_device(model):
@@ -67,10 +68,10 @@ def test_a_stream_says_the_same(name, device, frames, tmp_path):
     """Evicting, as every long stream."""
     checkpoint = open_checkpoint(write_published(name, tmp_path / name), position_scheme="mrope")
     model, processor = checkpoint.load_base(device="cpu").eval(), checkpoint.load_processor()
-    options = replace(OPTIONS, vision_window_s=1)
-    expected = model.start_stream(processor, options).push(frames[:10])
+    options = replace(FEW, vision_window_s=1)
+    expected = model.start_stream(processor, options).push(frames[:8])
     stream = on_device(model).start_stream(processor, options)
-    assert_same(stream.push(frames[:10]), expected)
+    assert_same(stream.push(frames[:8]), expected)
     assert stream.state.n_evicted
     assert stream.state.cache.memory.layers[0][0].device == DEVICE
 
@@ -80,11 +81,11 @@ def test_a_turn_waits_for_its_tokens(dtype, device, frames, make_model, processo
     """Also a turn that evicts and samples; in 16 bits, keys are saved as they were before any shift."""
     model = on_device(copy.deepcopy(make_model("sequential")).to(dtype))
     stream = model.start_stream(processor, SAMPLED, vision_window_s=1)
-    stream.push(frames[:8])
+    stream.push(frames[:6])
     before = stream.state.n_evicted
     device.attention.clear()
     said = []
-    n = n_waits(device, lambda: said.extend(stream.push(frames[8:10])))
+    n = n_waits(device, lambda: said.extend(stream.push(frames[6:8])))
     assert stream.state.n_evicted > before
     assert n <= _WAITS_OF_PREFILL + len(said[0].token_ids), device.waits[-n:]
     assert dtype == torch.float32 or set(device.attention) == {"flash", "efficient"}
@@ -95,7 +96,7 @@ def test_streams_of_a_pool_say_the_same(device, frames, make_model, processor):
     settings = [
         replace(SAMPLED, max_new_tokens=2),
         replace(SAMPLED, seed=1, temperature=0.7, top_k=0, top_p=0.8, repetition_penalty=1.0),
-        replace(OPTIONS, output_logits=False, silence_threshold=0.5),
+        replace(FEW, output_logits=False, silence_threshold=0.5),
     ]
     shown = [frames, frames.flip(3)[:, :, :56], frames.flip(0)]
 
@@ -103,10 +104,10 @@ def test_streams_of_a_pool_say_the_same(device, frames, make_model, processor):
         pool = CommentaryPool(model, processor, max_streams=4, max_lag_s=60)
         streams = [pool.join(options) for options in settings]
         for stream, video in zip(streams, shown):
-            stream.push(video[:8])
+            stream.push(video[:6])
         run_all(pool)
         for stream, video in zip(streams, shown):
-            stream.push(video[8:10])
+            stream.push(video[6:8])
         before = len(device.waits)
         pool.step()
         return [taken(stream) for stream in streams], len(device.waits) - before
@@ -135,12 +136,12 @@ def test_an_answer_and_a_turn_that_is_undone_leave_no_trace(is_replayed, device,
 
 
 def test_text_is_prefilled_again(device, frames, make_model, processor, monkeypatch):
-    monkeypatch.setattr(model_runner, "REPREFILL_S", 4.0)
+    monkeypatch.setattr(model_runner, "REPREFILL_S", 3.0)
     model = make_model("sequential")
-    options = replace(OPTIONS, window="reprefill")
-    expected = model.start_stream(processor, options).push(frames[:12])
+    options = replace(FEW, window="reprefill")
+    expected = model.start_stream(processor, options).push(frames[:8])
     stream = on_device(model).start_stream(processor, options)
-    assert_same(stream.push(frames[:12]), expected)
+    assert_same(stream.push(frames[:8]), expected)
     assert stream.state.n_evicted
 
 
