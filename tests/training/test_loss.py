@@ -3,6 +3,9 @@
 import json
 
 import pytest
+
+pytest.importorskip("trl")
+
 import torch
 
 from livecc_hf.data.batches.loader import BOOKKEEPING

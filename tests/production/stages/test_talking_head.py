@@ -1,7 +1,11 @@
 """The talking-head stage runs for real, on a Qwen2-VL with random weights and synthetic videos."""
 
-import numpy as np
 import pytest
+
+pytest.importorskip("av")
+pytest.importorskip("pyarrow")
+
+import numpy as np
 import torch
 from clip_tables import clips
 from media import number_of, write_video

@@ -3,9 +3,12 @@
 import math
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("pyarrow")
+
 import numpy as np
 import pyarrow as pa
-import pytest
 import torch
 from models import write_language_model
 from scored_clips import make_clips, one_at_a_time, times_faster

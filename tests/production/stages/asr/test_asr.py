@@ -3,10 +3,15 @@
 import itertools
 import pickle
 
+import pytest
+
+pytest.importorskip("av")
+pytest.importorskip("pyarrow")
+pytest.importorskip("faster_whisper")
+
 import av
 import numpy as np
 import pyarrow as pa
-import pytest
 from faster_whisper.tokenizer import _LANGUAGE_CODES
 from models import KEEP_NONSENSE, write_whisper
 from speech import RATE_HZ, needs_espeak, speak, write_sound
