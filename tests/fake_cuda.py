@@ -1,4 +1,4 @@
-"""A CUDA device without a GPU: tensors that say they are on "cuda:0", are computed on the CPU, and must not be mixed.
+"""A CUDA device without a GPU: tensors that say they are on "cuda:63", are computed on the CPU, and must not be mixed.
 
 Values are real, so a path for GPUs can be compared with the one for CPUs. Kernels, graphs, streams and speed are not
 tested. Like a GPU, it refuses operations on tensors of two devices, and records what waits for it.
@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from livecc_hf.modeling import attention
 
-DEVICE = torch.device("cuda:0")
+DEVICE = torch.device("cuda:63")  # no real one: functions that cache tensors by device are not mixed up
 # Operations that wait for the device, because the host needs a value or the result's size.
 _WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_consecutive", "unique_dim", "equal"}
 _HALF = (torch.float16, torch.bfloat16)
