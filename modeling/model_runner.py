@@ -124,7 +124,7 @@ def decode(
     if faster is None:
         logits = model.lm_head(run(model.model.language_model, token_ids, positions.expand(3, -1), batch))
     else:
-        logits = faster.step(token_ids, positions, [cache.slot for cache in batch.caches])
+        logits = faster.step(batch, token_ids, positions)
     batch.advance()
     return logits
 

@@ -10,6 +10,7 @@ from torch import nn
 from transformers.models.qwen2_vl import modeling_qwen2_vl
 
 from livecc_hf.acceleration import layers as lean
+from livecc_hf.acceleration.lean_decoding import LeanDecodeStep
 from livecc_hf.checkpoints.checkpoint import open_checkpoint
 from livecc_hf.modeling.generation import generate
 
@@ -44,6 +45,15 @@ def said(model, processor, frames, **options):
     return model.start_stream(processor, **(vars(OPTIONS) | options)).push(frames)
 
 
+@pytest.fixture
+def steps(monkeypatch):
+    """Counts lean decode steps."""
+    calls = []
+    step = LeanDecodeStep.step
+    monkeypatch.setattr(LeanDecodeStep, "step", lambda self, *args: calls.append(1) or step(self, *args))
+    return calls
+
+
 @pytest.mark.parametrize("window", ["sliding", "none"])
 def test_a_stream_generates_the_same_as_with_stock_layers(model, stock, processor, frames, n_lean, window):
     expected = said(stock, processor, frames, window=window)
@@ -66,6 +76,55 @@ def test_batched_streams_generate_the_same_as_with_stock_layers(model, stock, pr
 
     assert_same(side_by_side(model), side_by_side(stock))
     assert n_lean
+
+
+def test_streams_that_end_apart_say_the_same_in_lean_steps(model, stock, processor, frames, steps):
+    def together(which):
+        streams = [which.start_stream(processor, **vars(OPTIONS)) for _ in range(3)]
+        turns = []
+        for stream, n_tokens in zip(streams, (2, 9, 5), strict=True):
+            stream.feed(frames[:6])
+            turns.append(stream.begin_turn())
+            turns[-1].stop_ids, turns[-1].max_new_tokens = frozenset(), n_tokens
+        generate(which, turns)
+        return [stream.end_turn(turn) for stream, turn in zip(streams, turns, strict=True)]
+
+    expected = together(stock)
+    assert not steps
+    assert_same(together(model), expected)
+    assert len(steps) == 8
+    assert [len(segment.token_ids) for segment in expected] == [2, 9, 5]
+
+
+def every_module_hook(model, hook):
+    return torch.nn.modules.module.register_module_forward_hook(
+        lambda module, args, output: hook(module, args, output) if module is model.lm_head else None
+    )
+
+
+@pytest.mark.parametrize("where", ["body", "embeddings", "head", "every module"])
+def test_hooks_around_the_layers_are_followed(model, stock, processor, frames, steps, where):
+    calls = []
+
+    def hook(module, args, output):
+        calls.append(1)
+        return 0.5 * output if isinstance(output, torch.Tensor) else None
+
+    place = {
+        "body": lambda which: which.model.language_model.register_forward_hook,
+        "embeddings": lambda which: which.get_input_embeddings().register_forward_hook,
+        "head": lambda which: which.lm_head.register_forward_hook,
+        "every module": lambda which: lambda hook: every_module_hook(which, hook),
+    }[where]
+    said_by = []
+    for which in (stock, model):
+        del calls[:]
+        handle = place(which)(hook)
+        said_by.append(said(which, processor, frames[:6]))
+        handle.remove()
+        assert len(calls) == len(said_by[-1][0].token_ids)
+    assert_same(*said_by)
+    assert bool(steps) == (where in ("embeddings", "head"))
 
 
 class Louder(nn.Module):

@@ -13,7 +13,8 @@ def accelerate(model: LiveCCForConditionalGeneration) -> LiveCCForConditionalGen
 
     On a GPU the vision tower runs in few large operations, decode steps are replayed as CUDA graphs, and PyTorch does
     not use cuDNN attention in this process any more (see `avoid_cudnn_attention`). On a CPU, where these gain next to
-    nothing, the language model's layers run with less overhead, and a prefill attends to a long cache without a mask.
+    nothing, the language model's layers and decode steps run with less overhead, and a prefill attends to a long cache
+    without a mask.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
@@ -21,12 +22,13 @@ def accelerate(model: LiveCCForConditionalGeneration) -> LiveCCForConditionalGen
     from .causal_attention import attend_causal
     from .decoding import FixedDecoding
     from .layers import use_lean_layers
+    from .lean_decoding import lean_decode_step
     from .vision import use_lean_vision
 
     visual = model.model.visual
     if visual.device.type == "cpu":
         use_lean_layers(model.model.language_model)
-        model.attend_causal = attend_causal
+        model.attend_causal, model.decode_step = attend_causal, lean_decode_step
     else:
         use_lean_vision(visual)
         model.decode_step = FixedDecoding()

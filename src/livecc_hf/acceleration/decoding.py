@@ -14,7 +14,7 @@ from torch import nn
 
 from livecc_hf.acceleration.graph import Capture, CUDAGraphed
 from livecc_hf.acceleration.split_attention import attend_in_parts, split_mask
-from livecc_hf.modeling.attention import run
+from livecc_hf.modeling.attention import PackedBatch, run
 from livecc_hf.modeling.decode_slots import DecodeSlots
 from livecc_hf.modeling.kv_cache import KVCache, KVCachePool
 from livecc_hf.modeling.transfer import to_device
@@ -115,18 +115,19 @@ class DecodeStep:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def step(self, token_ids: torch.Tensor, positions: torch.Tensor, slots: Sequence[int]) -> torch.Tensor:
+    def step(self, batch: PackedBatch, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Run one token of each of b streams.
 
         Args:
+            batch: the streams.
             token_ids: (b,) the tokens, on the model's device.
             positions: (b,) their positions, on the same device.
-            slots: (b,) their slots in the pool.
 
         Returns:
             Logits of the next tokens, (b, vocabulary); a copy that later steps do not overwrite.
         """
-        if list(slots) != self._chosen_slots:
+        slots = [cache.slot for cache in batch.caches]
+        if slots != self._chosen_slots:
             self._choose(slots)
         inputs = [self._in_slots(tensor) for tensor in (token_ids, positions)]
         logits = self.graphed(*inputs) if self._is_replayed else self._step(*inputs)

@@ -2,21 +2,23 @@
 
 A step of a small model spends most of its time between the matrix products: in decorators, rotations and norms of eight
 operations. And the last layer only needs each stream's last token (and all keys and values). Every linear layer and MLP
-is called as a module, so that adapters, hooks and quantisation still work. A layer whose other parts differ from the
-classes that were checked runs its own forward pass, and so does every pass that is not a stream's. There is no list of
-backbones: one is supported if a tiny model of it gives the same numbers both ways.
+runs its own forward pass, or is called as a module if it has hooks, so that adapters, hooks and quantisation work. A
+layer whose other parts differ from the classes that were checked runs its own forward pass, and so does every pass that
+is not a stream's. There is no list of backbones: one is supported if a tiny model of it gives the same numbers both
+ways.
 """
 
 from __future__ import annotations
 
 import inspect
 import types
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
@@ -28,9 +30,7 @@ from livecc_hf.modeling.kv_cache import KVCache, KVCachePool, rotate
 _FORWARD: dict[type, Callable] = {}
 _CHECKED: dict[tuple[Callable, ...], bool] = {}  # results of `_computes_the_same`
 
-_LEAN: weakref.WeakKeyDictionary[PackedBatch, _LeanModel] = weakref.WeakKeyDictionary()  # one for each batch
 _SUPPORTED_INPUTS = {"input_ids", "inputs_embeds", "attention_mask"}  # `_lean_forward` uses or safely ignores these
-_STEPS_AHEAD = 16  # rotary angles are computed for this many decode steps at once
 
 
 def use_lean_layers(language_model: Any) -> None:
@@ -66,15 +66,13 @@ def _lean_forward(
         if stream_cache is not None:
             keywords["stream_cache"] = stream_cache
         return type(model).forward(model, *arguments, **keywords)
-    lean = _LEAN.get(stream_cache)
-    if lean is None:
-        lean = _LEAN[stream_cache] = _LeanModel(model)
     embeds = keywords.get("inputs_embeds")
     if embeds is None:
         embeds = model.embed_tokens(keywords["input_ids"])
     seen, features = keywords.get("visual_pos_masks"), keywords.get("deepstack_visual_embeds")
     deep = [] if seen is None or features is None else [(seen[0], of_layer) for of_layer in features]
-    hidden = lean.run(embeds, keywords["position_ids"], stream_cache, deep)
+    cos, sin = model.rotary_emb(embeds, keywords["position_ids"])
+    hidden = LeanModel(model).run(embeds[0], cos[0], signed(sin[0]), stream_cache, deep)
     return BaseModelOutputWithPast(last_hidden_state=hidden[None])
 
 
@@ -96,9 +94,21 @@ def _takes(
         and not use_cache
         and not any(others[name] is not None for name in others.keys() - _SUPPORTED_INPUTS)
         and ((visual_pos_masks is None and deepstack_visual_embeds is None) or _has_deepstack(type(model)))
-        and type(model).forward is _FORWARD[type(model)]
-        and not torch.is_autocast_enabled("cpu")
+        and _is_usable(model)
     )
+
+
+def _is_usable(model: Any) -> bool:
+    """Return whether lean passes of a language model still compute the same as its class."""
+    is_unchanged = type(model).forward is _FORWARD.get(type(model))
+    return is_unchanged and not torch.is_autocast_enabled("cpu") and not _has_any_global_hook()
+
+
+def runs_lean(model: Any) -> bool:
+    """Return whether a language model runs streams' tokens on a CPU as a :class:`LeanModel`, and nothing else."""
+    is_lean = getattr(vars(model).get("forward"), "__func__", None) is _lean_forward
+    is_hooked = model._forward_hooks or model._forward_pre_hooks or model._compiled_call_impl is not None
+    return is_lean and not is_hooked and _is_usable(model)
 
 
 def _has_deepstack(kind: Any) -> bool:
@@ -122,8 +132,8 @@ def _is_as_checked(module: nn.Module) -> bool:
     return kind.forward is _FORWARD.get(kind) and not has_hooks(module)
 
 
-class _LeanModel:
-    """The layers for the passes over one `PackedBatch`: a prefill, or the decode steps after it.
+class LeanModel:
+    """A language model's layers and final norm, for the passes of one turn.
 
     Args:
         model: the language model.
@@ -132,33 +142,27 @@ class _LeanModel:
     def __init__(self, model: Any):
         self._layers = [_LeanLayer(layer) if _is_known(layer) else layer for layer in model.layers]
         self._norm = _norm(model.norm)
-        self._rotary = model.rotary_emb
-        self._n_ahead = _STEPS_AHEAD if getattr(model.rotary_emb, "rope_type", None) == "default" else 1
-        self._ahead: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(())
-        self._next_positions: list[list[int]] = []
 
     def run(
         self,
-        embeds: torch.Tensor,
-        position_ids: torch.Tensor,
+        hidden: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
         caches: PackedBatch,
         deep: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
     ) -> torch.Tensor:
         """Return hidden states (tokens, hidden); those of tokens not in `caches.last` may be zero.
 
         Args:
-            embeds: (1, tokens, hidden).
-            position_ids: (3, 1, tokens).
+            hidden: the tokens' embeddings, (tokens, hidden).
+            cos, sin: see `rotate`, (tokens, head size) each.
             caches: the caches of the B streams.
             deep: DeepStack inputs of the first layers: a mask of the tokens (tokens,), and the features to add to them
                 after the layer.
         """
-        hidden, read = embeds[0], caches.last
-        is_step = len(hidden) == len(read)
-        cos, sin = self._step_tables(embeds, position_ids) if is_step else self._tables(embeds, position_ids)
-        last = self._layers[-1]
+        n_tokens, read, last = hidden.shape[0], caches.last, self._layers[-1]
         # Whether the last layer runs only the tokens that are read.
-        is_cut = not is_step and len(deep) < len(self._layers) and isinstance(last, _LeanLayer)
+        is_cut = n_tokens > read.shape[0] and len(deep) < len(self._layers) and isinstance(last, _LeanLayer)
         for index, layer in enumerate(self._layers[:-1] if is_cut else self._layers):
             hidden = _run(layer, hidden, cos, sin, caches)
             if index < len(deep):
@@ -167,25 +171,13 @@ class _LeanModel:
         if is_cut:
             hidden = last(hidden, cos, sin, caches, read)
         hidden = self._norm(hidden)
-        return torch.zeros_like(embeds[0]).index_copy_(0, read, hidden) if is_cut else hidden
+        return hidden.new_zeros(n_tokens, hidden.shape[1]).index_copy_(0, read, hidden) if is_cut else hidden
 
-    def _tables(self, embeds: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the `cos` and `sin` of `rotate`, (tokens, head size) each."""
-        cos, sin = self._rotary(embeds, position_ids)
-        half = sin.shape[-1] // 2
-        return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
 
-    def _step_tables(self, embeds: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `_tables` for a decode step; computes several steps at once, each one position further."""
-        positions = position_ids[:, 0].tolist()
-        tables = next(self._ahead, None) if positions == self._next_positions else None
-        if tables is None:
-            steps = position_ids[..., None] + torch.arange(self._n_ahead)
-            ahead = (table.unflatten(0, (-1, self._n_ahead)) for table in self._tables(embeds, steps.flatten(2)))
-            self._ahead = zip(*(table.unbind(1) for table in ahead), strict=True)
-            tables = next(self._ahead)
-        self._next_positions = [[position + 1 for position in row] for row in positions]
-        return tables
+def signed(sin: torch.Tensor) -> torch.Tensor:
+    """Return sines (..., head size) as `rotate` takes them: negated in the first half."""
+    half = sin.shape[-1] // 2
+    return torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
 
 
 class _LeanLayer:
@@ -195,11 +187,12 @@ class _LeanLayer:
         attention = layer.self_attn
         self.index, self.size, self.scale = attention.layer_idx, attention.head_dim, attention.scaling
         self.norm, self.mlp_norm = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
-        self.q, self.k, self.v, self.o = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
+        names = "q_proj", "k_proj", "v_proj", "o_proj"
+        self.q, self.k, self.v, self.o = (forward_of(getattr(attention, name)) for name in names)
         self.has_head_norms = hasattr(attention, "q_norm")
         if self.has_head_norms:
             self.q_norm, self.k_norm = _norm(attention.q_norm), _norm(attention.k_norm)
-        self.mlp = layer.mlp
+        self.mlp = forward_of(layer.mlp)
 
     def __call__(
         self,
@@ -228,7 +221,7 @@ class _LeanLayer:
             key = rotate(self._key(normed), cos, sin)
             hidden = hidden[read]
         attended = caches.attend(self.index, query, key, value, self.scale)
-        hidden = hidden + self.o(attended.reshape(len(hidden), -1))
+        hidden = hidden + self.o(attended.reshape(hidden.shape[0], -1))
         return hidden + self.mlp(self.mlp_norm(hidden))
 
     def _unrotated(self, normed: torch.Tensor) -> torch.Tensor:
@@ -246,9 +239,15 @@ class _LeanLayer:
         return self.k_norm(key) if self.has_head_norms else key
 
 
+def forward_of(module: Any) -> Callable[..., torch.Tensor]:
+    """Return the forward pass of a module without hooks, which spares `Module.__call__`; else the module."""
+    return module if has_hooks(module) else module.forward
+
+
 def _heads(states: torch.Tensor, size: int) -> torch.Tensor:
     """Reshape states (tokens, heads * size) for attention, to (1, heads, tokens, size)."""
-    return states.view(1, len(states), -1, size).transpose(1, 2)
+    n = states.shape[0]
+    return states.view(1, -1, 1, size) if n == 1 else states.view(1, n, -1, size).transpose(1, 2)
 
 
 def _run(
@@ -257,12 +256,10 @@ def _run(
     """Run a lean layer, or a layer's own forward pass; arguments as in `_LeanLayer.__call__`."""
     if isinstance(layer, _LeanLayer):
         return layer(hidden, cos, sin, caches)
-    half = sin.shape[-1] // 2
-    tables = cos, torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)
     return layer(
         hidden[None],
         attention_mask=None,
-        position_embeddings=tuple(table[None] for table in tables),
+        position_embeddings=(cos[None], signed(sin)[None]),
         position_ids=None,
         past_key_values=None,
         use_cache=False,
@@ -275,7 +272,7 @@ def _norm(norm: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     if not _is_as_checked(norm) or norm.weight.dtype != torch.float32:
         return norm  # in 16 bits the module rounds in between, which the function does not
     size = norm.weight.shape[0]
-    weight, least = norm.weight * size**0.5, torch.tensor((size * norm.variance_epsilon) ** 0.5)
+    weight, least = norm.weight * size**0.5, _scalar((size * norm.variance_epsilon) ** 0.5)
 
     def normed(hidden: torch.Tensor) -> torch.Tensor:
         if hidden.dtype != torch.float32:
@@ -284,6 +281,12 @@ def _norm(norm: Any) -> Callable[[torch.Tensor], torch.Tensor]:
         return (hidden / torch.hypot(length, least)).mul_(weight)
 
     return normed
+
+
+@lru_cache
+@torch.inference_mode(False)  # it outlives the caller's mode
+def _scalar(value: float) -> torch.Tensor:
+    return torch.tensor(value)
 
 
 def _computes_the_same(
