@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from . import interfaces  # this form keeps the file out of a model's folder
 
 
+@torch.inference_mode()  # not `no_grad`: a small model's turn takes a tenth less time
 def generate(
     model: interfaces.ModelForStreams,
     requests: Sequence[TurnRequest],

@@ -34,8 +34,9 @@ class DeviceTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, held):
         # To C++ it is on "meta", because autograd has no threads for devices that do not exist.
-        like = torch.empty_strided(held.shape, held.stride(), dtype=held.dtype, device="meta")
-        tensor = torch.Tensor._make_subclass(cls, like, device_for_backend_keys=DEVICE)
+        with torch.inference_mode(False):
+            like = torch.empty_strided(held.shape, held.stride(), dtype=held.dtype, device="meta")
+            tensor = torch.Tensor._make_subclass(cls, like, device_for_backend_keys=DEVICE)
         tensor.held = held
         return tensor
 
@@ -199,6 +200,10 @@ _KERNELS = {
 
 def _compute(function, args, kwargs, mode):
     """Run an operation as on the device."""
+    if torch.is_inference_mode_enabled():  # which hands on operations that are made of others
+        found = _decomposed(function, args, kwargs, mode)
+        if found is not NotImplemented:
+            return found
     name = function.overloadpacket.__name__
     inputs = list(_tensors((*args, *kwargs.values())))
     fakes = [tensor for tensor in inputs if isinstance(tensor, DeviceTensor)]
@@ -232,6 +237,17 @@ def _compute(function, args, kwargs, mode):
         return found
 
     return _wrapped(found, wrappers)
+
+
+def _decomposed(function, args, kwargs, mode):
+    """Run an operation as the ones it is made of; return `NotImplemented` if it is not."""
+    if mode is None or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is mode:
+        return function.decompose(*args, **kwargs)
+    TorchDispatchMode.__enter__(mode)  # not entered again as a whole: it is only paused in `__torch_dispatch__`
+    try:
+        return function.decompose(*args, **kwargs)
+    finally:
+        TorchDispatchMode.__exit__(mode, None, None, None)
 
 
 def _tensors(items):

@@ -9,8 +9,9 @@ import torch
 from greedy import GREEDY
 from operations import Operations
 
+from livecc_hf.acceleration import accelerate
 from livecc_hf.checkpoints.loading import load_model_and_processor
-from livecc_hf.modeling import ContextFullError, StreamOptions, generation
+from livecc_hf.modeling import ContextFullError, LiveCCForConditionalGeneration, StreamOptions, generation
 
 
 def run(stream, frames, portions):
@@ -391,3 +392,22 @@ def test_the_cost_of_a_turn_does_not_grow_over_two_hours(frames, make_model, pro
     assert resident[-1] <= 1.02 * resident[10]
     assert max(positions[600:]) <= max(positions[300:600]) + 32
     assert max(positions) < 2048
+
+
+@pytest.mark.parametrize("is_accelerated", [False, True])
+def test_a_stream_leaves_no_tensor_that_training_cannot_use(is_accelerated, frames, published_checkpoint, processor):
+    """Turns run in inference mode, whose tensors autograd refuses; the same model is trained afterwards."""
+    model = LiveCCForConditionalGeneration.from_pretrained(published_checkpoint, position_scheme="mrope").eval()
+    if is_accelerated:
+        accelerate(model)
+    segment = model.start_stream(processor, query="Comment.", **GREEDY).push(frames[:6])[0]
+    logits = segment.logits.requires_grad_()
+    logits.logsumexp(-1).sum().backward()
+    assert logits.grad.isfinite().all()
+
+    patches, grid = processor.video_processor.frames_to_patches(frames[:6], max_pixels=GREEDY["max_pixels"])
+    ids = torch.tensor([processor.turn_ids(0.0, 3.0, int(grid.prod()) // 4, "Comment.", is_first=True)])
+    types = torch.tensor(processor.create_mm_token_type_ids(ids))
+    inputs = {"mm_token_type_ids": types, "pixel_values_videos": patches, "video_grid_thw": grid}
+    model.train()(input_ids=ids, labels=ids, **inputs).loss.backward()
+    assert all(weight.grad is not None for weight in model.parameters())
