@@ -13,7 +13,7 @@ VENV ?= .venv
 VENV_OPTIONS ?=
 PIP_OPTIONS ?=
 BIN := $(VENV)/bin
-# What was installed, and needs not be again.
+# Marks of what is installed already.
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
 
@@ -36,15 +36,15 @@ lint: $(DEV)
 
 # The wheel and the source archive of a release, checked; built from what is committed.
 dist: $(DEV)
-	@[ -z "$$(git status --porcelain)" ] || { echo "uncommitted changes: a release is made of what is committed" >&2; exit 1; }
+	@[ -z "$$(git status --porcelain)" ] || { echo "uncommitted changes: commit them first, since a release contains only what is committed" >&2; exit 1; }
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
 
-# On Linux nearly all of it are PyTorch's CUDA libraries, which the demo does not use but pip brings with PyTorch.
+# On Linux, most of it is PyTorch's CUDA libraries, which pip installs with PyTorch and the demo does not use.
 $(BASE): pyproject.toml
 	@$(check_python)
-	@echo "Setting up $(VENV) with $(PYTHON). On Linux x86-64 about 3.1 GB of packages are fetched, which take 5.8 GB; where"
+	@echo "Setting up $(VENV) with $(PYTHON). On Linux x86-64 about 3.1 GB of packages are downloaded, which take 5.8 GB; where"
 	@echo "PyTorch comes without CUDA, some hundred MB. With the PyTorch that a Python has already, next to nothing:"
 	@echo "make demo VENV_OPTIONS=--system-site-packages PYTHON=..."
 	$(call install,.)
@@ -52,13 +52,13 @@ $(BASE): pyproject.toml
 
 $(DEV): pyproject.toml
 	@$(check_python)
-	@echo "Setting up $(VENV) with $(PYTHON). On Linux x86-64 the packages take 7 GB, half of which is fetched."
+	@echo "Setting up $(VENV) with $(PYTHON). On Linux x86-64 the packages take 7 GB, half of which is downloaded."
 	$(call install,.[dev])
 	touch $(BASE) $@
 
 define check_python
 [ -n "$(PYTHON)" ] && $(PYTHON) $(IS_NEW_ENOUGH) 2>/dev/null || { \
-	echo "$(or $(PYTHON),none of python3 and python) is no Python of 3.11 or newer with venv (on Debian and Ubuntu also the" >&2; \
+	echo "$(or $(PYTHON),python3) is missing, or is not Python 3.11 or newer with venv (on Debian and Ubuntu also the" >&2; \
 	echo "package python3-venv): install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 endef
 

@@ -26,7 +26,7 @@ def installed_by(target, tmp_path):
 def test_the_demo_installs_what_it_needs_and_says_how_much(tmp_path):
     targets, said = installed_by("demo", tmp_path)
     assert targets == ["."]
-    assert "GB of packages are fetched" in said
+    assert "GB of packages are downloaded" in said
     assert said.rstrip().endswith("python examples/demo.py")
 
 
@@ -61,10 +61,10 @@ def test_a_python_may_be_named(tmp_path):
 
 
 @pytest.mark.parametrize("python", ["", "/no/such/python", "false"])
-def test_one_that_does_not_serve_is_told_before_anything_is_made(python, tmp_path):
+def test_an_unusable_python_is_reported_before_anything_is_made(python, tmp_path):
     done = make("demo", f"VENV={tmp_path / 'venv'}", f"PYTHON={python}")
     assert done.returncode != 0
-    assert "is no Python of 3.11 or newer" in done.stderr
+    assert "is not Python 3.11 or newer" in done.stderr
     assert "make PYTHON=/path/to/python3" in done.stderr
     assert "Setting up" not in done.stdout
     assert not (tmp_path / "venv").exists()
