@@ -11,7 +11,6 @@ from transformers import GenerationConfig, PreTrainedModel, initialization
 from livecc_hf import StreamOptions
 from livecc_hf.acceleration import accelerate
 from livecc_hf.assets import bundled_model_path, demo_clip_path
-from livecc_hf.checkpoints.loading import load_model
 from livecc_hf.checkpoints.shapes import PUBLISHED_SHAPES, Shape, shape_config
 from livecc_hf.modeling import LiveCCForConditionalGeneration
 from livecc_hf.modeling.backbones import find_backbone
@@ -34,6 +33,7 @@ class Case:
     bf16: bool = False  # else float32
     vision_window_s: float = 16.0  # of the windowed engine
     backbone: str = "qwen2_vl"
+    accelerated: bool = True  # with `livecc_hf.acceleration`, as `load_model` does; a model's folder alone is not
 
     @property
     def scheme(self) -> str:
@@ -50,6 +50,7 @@ CASES = {
     case.name: case
     for case in (
         Case("livecc-tiny", 60, 240, max_pixels=84 * 84),
+        Case("livecc-tiny-plain", 60, 60, max_pixels=84 * 84, accelerated=False),
         Case("mid-size", 60, 60, frame_px=(720, 1080)),
         Case("mid-size-bf16", 30, 30, frame_px=(720, 1080), bf16=True),
         Case("livecc-7b", 60, 240, frame_px=(720, 1080), bf16=True),
@@ -89,13 +90,16 @@ def random_bf16_model(config, device: str):
 
 def build_model(case: Case, processor, device: str, is_small: bool):
     """Return the model of a case in evaluation mode, in the case's position scheme."""
-    if case.name == "livecc-tiny":
-        return load_model(bundled_model_path(), device=device, dtype="float32", position_scheme="reference")[0]
-    torch.manual_seed(0)
-    shape = SHAPES["small" if is_small else "mid-size" if case.name.startswith("mid-size") else case.name]
-    config = shape_config(shape._replace(backbone=case.backbone), processor, position_scheme=case.scheme)
-    model = random_bf16_model(config, device) if case.bf16 else LiveCCForConditionalGeneration(config).to(device)
-    return accelerate(model.eval())  # as `load_model` does
+    model: LiveCCForConditionalGeneration
+    if case.name.startswith("livecc-tiny"):
+        model = LiveCCForConditionalGeneration.from_pretrained(bundled_model_path(), dtype="float32").to(device)
+        model.config.position_scheme = case.scheme
+    else:
+        torch.manual_seed(0)
+        shape = SHAPES["small" if is_small else "mid-size" if case.name.startswith("mid-size") else case.name]
+        config = shape_config(shape._replace(backbone=case.backbone), processor, position_scheme=case.scheme)
+        model = random_bf16_model(config, device) if case.bf16 else LiveCCForConditionalGeneration(config).to(device)
+    return accelerate(model.eval()) if case.accelerated else model.eval()
 
 
 def stock_model(model: LiveCCForConditionalGeneration) -> PreTrainedModel:

@@ -33,7 +33,7 @@ def sides(load, published_checkpoint):
 @pytest.mark.parametrize(
     ("options", "names"),
     [
-        ([], ["livecc-tiny", "mid-size", "mid-size-bf16", "livecc-7b"]),
+        ([], ["livecc-tiny", "livecc-tiny-plain", "mid-size", "mid-size-bf16", "livecc-7b"]),
         (["--backbones", *BACKBONES], [f"mid-size-{name}" for name in BACKBONES]),
     ],
 )
