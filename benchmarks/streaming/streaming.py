@@ -42,7 +42,6 @@ from livecc_hf.modeling.backbones import BACKBONES
 WINDOW_TURNS = 10  # turns in the median of a stretch of a stream
 SIDES = ("engine", "engine_windowed", "generate")
 
-# Targets by model, as ratios to `generate`. Half of a turn of livecc-tiny (30 ms) is the model's own linear layers and
 # Targets by model, as ratios to `generate`.
 MAX_RATIO = {"livecc-tiny": 0.62, "livecc-tiny-plain": 0.80, "mid-size": 0.75}
 MAX_RATIO |= {f"mid-size-{name}": 0.75 for name in BACKBONES}
