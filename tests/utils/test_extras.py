@@ -127,6 +127,7 @@ for argv in json.load(sys.stdin):
 def answers(bare, tmp_path_factory):
     """The output without extras of each command of `COMMANDS`, and of one that needs no extra."""
     folder = tmp_path_factory.mktemp("run")
+    shutil.copy(ROOT / "recipes/own-videos/tiny-cpu.yaml", folder / "recipe.yaml")
     (folder / "urls.txt").write_text("https://host/video\n")
     (folder / "adapter").mkdir()
     (folder / "adapter/adapter_config.json").write_text(
