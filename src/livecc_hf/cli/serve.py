@@ -100,7 +100,7 @@ def _settings(args: argparse.Namespace) -> ServeSettings:
     names = {f.name for f in dataclasses.fields(ServeSettings)} - {"token", "max_new_tokens"}
     given: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.token_file is not None:
-        given["token"] = args.token_file.read_text().strip()
+        given["token"] = args.token_file.read_text(encoding="utf-8").strip()
     return settings_from({**given, **token_limit(args)})
 
 

@@ -69,7 +69,7 @@ def assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: Unit
 def _read_saved(file: Path) -> dict[str, Any]:
     """Return the record of an earlier run; empty if it is damaged, so that everything is written again."""
     try:
-        return dict(json.loads(file.read_text()))
+        return dict(json.loads(file.read_bytes()))
     except (ValueError, TypeError):
         return {}
 

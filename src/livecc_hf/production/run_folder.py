@@ -82,7 +82,7 @@ def plain(value: Any) -> Any:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        there = json.loads(file.read_text())
+        there = json.loads(file.read_bytes())
         return there | {"settings": dict(there["settings"])}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(

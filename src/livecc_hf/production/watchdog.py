@@ -97,7 +97,7 @@ class UnitWatch:
     def __enter__(self) -> UnitWatch:
         global _current
         if self.item_timeout_s is not None:
-            self._trace = self._hung.open("w")
+            self._trace = self._hung.open("w", encoding="utf-8")
         _current = self
         return self
 
@@ -213,7 +213,7 @@ def read_progress(folder: Path) -> list[UnitProgress]:
     found = []
     for name in _names(folder / _FOLDER):
         with suppress(OSError, ValueError, KeyError):  # finished in the meantime, or partly written
-            value = json.loads((folder / _FOLDER / name).read_text())
+            value = json.loads((folder / _FOLDER / name).read_bytes())
             found.append(UnitProgress(int(name.removesuffix(".json")), value["stages"], value["rows"]))
     return found
 

@@ -112,7 +112,7 @@ class UnitFolder:
     def stats(self, number: int) -> list[StageStats]:
         """Return the statistics of a finished unit."""
         with self._readable(number):
-            return [StageStats(**item) for item in json.loads((self.path(number) / STATS_FILE).read_text())]
+            return [StageStats(**item) for item in json.loads((self.path(number) / STATS_FILE).read_bytes())]
 
     @contextmanager
     def _readable(self, number: int) -> Iterator[None]:
