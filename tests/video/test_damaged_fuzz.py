@@ -12,7 +12,7 @@ from livecc_hf.data.media.clip_frames import plan_clip, read_clip
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.production.stages.metadata import probe
 from livecc_hf.rendering.overlay import OverlayWarning, burn_captions
-from livecc_hf.sources.early_check import NoVideoError, check_is_video
+from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.video.reader import (
     VideoReadError,
     VideoReadWarning,
@@ -81,7 +81,7 @@ def uses(path, folder, processor):
     yield lambda: read(2), VideoReadError
     yield lambda: probe_video(path), VideoReadError
     yield lambda: measure_duration(path), VideoReadError
-    yield lambda: check_is_video(path), NoVideoError
+    yield lambda: check_is_video(path), VideoReadError
     yield lambda: probe(str(path)), VideoReadError
     yield train, UnusableSample
     yield lambda: burn_captions(path, [Caption(0, 2, "words")], folder / "out.mp4", max_gap_s=MAX_GAP_S), VideoReadError
