@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from backbones import BACKBONES, write_published
+from changed_source import tiny_source
 from safetensors.torch import load_file
 
-from livecc_hf.data.dataset import SOURCES, register_source
-from livecc_hf.data.sources.tiny import TinyPart, TinySource
+from livecc_hf.data.sources.tiny import TinyPart
 from livecc_hf.training.saving.checkpoints import RUN_STATE_FILE, DamagedCheckpointError
 from livecc_hf.training.script import main
 
@@ -72,16 +72,9 @@ class WatchedPart(TinyPart):
 def watched():
     """The tiny source under another name; the rows it decoded."""
 
-    class WatchedSource(TinySource):
-        def open(self, entry, seed):
-            part = super().open(entry, seed)
-            part.__class__ = WatchedPart
-            return part
-
-    register_source("watched")(WatchedSource)
     WatchedPart.decoded.clear()
-    yield WatchedPart.decoded
-    del SOURCES["watched"]
+    with tiny_source("watched", WatchedPart):
+        yield WatchedPart.decoded
 
 
 def published(backbone: str | None, tmp_path: Path) -> dict[str, str]:

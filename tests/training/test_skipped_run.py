@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from changed_source import tiny_source
 
 from livecc_hf.cli.main import main as program
-from livecc_hf.data.dataset import SOURCES, register_source
-from livecc_hf.data.sources.tiny import TinyPart, TinySource
+from livecc_hf.data.sources.tiny import TinyPart
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.training.script import main
 from livecc_hf.training.skipping import TooManySkippedError
@@ -40,15 +40,8 @@ class LeakyPart(TinyPart):
 
 @pytest.fixture()
 def leaky():
-    class LeakySource(TinySource):
-        def open(self, entry, seed):
-            part = super().open(entry, seed)
-            part.__class__ = LeakyPart
-            return part
-
-    register_source("leaky")(LeakySource)
-    yield
-    del SOURCES["leaky"]
+    with tiny_source("leaky", LeakyPart):
+        yield
 
 
 def entry(samples: int) -> dict:
@@ -111,15 +104,8 @@ class TestAFullDiskInAWorker:
             def __getitem__(self, row):
                 return Filling(super().__getitem__(row))
 
-        class FillingSource(TinySource):
-            def open(self, entry, seed):
-                part = super().open(entry, seed)
-                part.__class__ = FillingPart
-                return part
-
-        register_source("filling")(FillingSource)
-        yield
-        del SOURCES["filling"]
+        with tiny_source("filling", FillingPart):
+            yield
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
     def test_it_is_one_clear_line(self, recipe, filling, capsys):
