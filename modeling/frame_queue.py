@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torchvision.transforms.v2 import functional as images
 
-from .frames import PreparedFrames, as_tensor
+from .frames import PreparedFrames, as_tensor, resize_to
 from .grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, PIXELS_PER_TOKEN, TURN_FRAMES
 from .stream_options import LIVE_MAX_PIXELS, StreamOptions
 from .video_processing_livecc import LiveCCVideoProcessor, resize_limits
@@ -139,8 +138,7 @@ class FrameQueue:
         size_px = frames[-1].shape[1:]
         if any(frame.shape[1:] != size_px for frame in frames):
             # Dropped frames put two sizes into the first turn, which is longer than the turns that were dropped.
-            bicubic = images.InterpolationMode.BICUBIC
-            frames = [images.resize(frame, list(size_px), bicubic, antialias=True) for frame in frames]
+            frames = [resize_to(frame, size_px) for frame in frames]
         return torch.stack(frames + frames[-1:] * (n_frames % TURN_FRAMES))
 
     def take(self, n_frames: int) -> None:

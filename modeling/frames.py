@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +150,13 @@ def _batches(parts: Iterable) -> Iterator[torch.Tensor]:
             yield from frames.split(TURN_FRAMES)
         else:
             yield frames  # the stream reports what is wrong with it
+
+
+def resize_to(frames: torch.Tensor, size_px: Sequence[int]) -> torch.Tensor:
+    """Return frames (..., 3, H, W) resized to (height, width), whatever their shape: bicubic, antialiased."""
+    from torchvision.transforms.v2.functional import InterpolationMode, resize
+
+    return resize(frames, list(size_px), InterpolationMode.BICUBIC, antialias=True)
 
 
 def is_array(value: Any) -> bool:

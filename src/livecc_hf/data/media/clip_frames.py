@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from livecc_hf.modeling.frames import resize_to
 from livecc_hf.modeling.grammar import (
     FIRST_TURN_FRAMES,
     FRAME_STEP_S,
@@ -257,9 +258,7 @@ def resize_frame(frame: torch.Tensor, plan: ClipPlan, video_processor: LiveCCVid
     frame = video_processor.resized(frame[None], plan.min_pixels, plan.max_pixels)
     if frame.shape[-2:] != (plan.height_px, plan.width_px):
         # The video changes its resolution between its first frame, which was planned for, and the clip.
-        from torchvision.transforms.v2.functional import InterpolationMode, resize
-
-        frame = resize(frame, [plan.height_px, plan.width_px], InterpolationMode.BICUBIC, antialias=True)
+        frame = resize_to(frame, (plan.height_px, plan.width_px))
     return frame[0]
 
 

@@ -185,8 +185,8 @@ def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
         ValueError: if the file cannot be decoded, or the clip does not lie within the video.
     """
     import torch
-    from torchvision.transforms.v2.functional import InterpolationMode, resize
 
+    from ...modeling.frames import resize_to
     from ...video.reader import iter_frames, probe_video
 
     if not end_s > start_s:
@@ -206,12 +206,7 @@ def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
         frames = [sampled.frame for sampled in reader][:N_FRAMES]
     if len(frames) < N_FRAMES:
         raise ValueError(f"{path} ends before the clip from {start_s:g} to {end_s:g} s does")
-    return torch.stack(
-        [
-            resize(frame, list(FRAME_SIZE_PX), interpolation=InterpolationMode.BICUBIC, antialias=True)
-            for frame in frames
-        ]
-    )
+    return torch.stack([resize_to(frame, FRAME_SIZE_PX) for frame in frames])
 
 
 def _frames_or_error(video: str, start_s: float, end_s: float) -> torch.Tensor | str:
