@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE_PREFIX = "file://"
+WEB_PREFIXES = ("http://", "https://")
 # Ticks per second of `container.start_time` and `container.duration` (AV_TIME_BASE).
 CONTAINER_TICKS = 1_000_000
 # A longer step between timestamps, in seconds, is treated as damage.

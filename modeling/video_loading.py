@@ -18,10 +18,9 @@ import torch
 from .frames import picture_tensor, rgb_picture
 from .grammar import FRAMES_PER_SECOND, MAX_FRAMES
 from .stream_options import check_number
-from .video_file import VideoTimes, local_file, read_times
+from .video_file import WEB_PREFIXES, VideoTimes, local_file, read_times
 from .video_sampling import SampledFrame, exact_number, iter_frames
 
-WEB_PREFIXES = ("http://", "https://")
 _FETCH_TIMEOUT_S = 30.0
 
 

@@ -13,7 +13,7 @@ from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.cli.stream_arguments import SAMPLING_OPTIONS, add_option_arguments, flag_of, whole_text
 from livecc_hf.cli.times import check_range, check_start, parse_time
 from livecc_hf.modeling.stream_options import StreamOptions
-from livecc_hf.modeling.video_file import local_file
+from livecc_hf.modeling.video_file import WEB_PREFIXES, local_file
 from livecc_hf.sources.early_check import check_is_video
 
 _GENERATION = (*(name for name in SAMPLING_OPTIONS if name != "seed"), "max_new_tokens")
@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the answer."""
-    from livecc_hf.data.media.web_files import WEB_PREFIXES
     from livecc_hf.questions.asking import is_picture_file
 
     # Bad input is reported before the other imports, which take seconds.

@@ -93,8 +93,8 @@ def is_picture_file(path: str | os.PathLike) -> bool:
 def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None) -> tuple[dict[str, Any], dict]:
     """Return `shown` as a content part of a chat message, and the `processor_kwargs` for it."""
     from livecc_hf.modeling.frames import as_tensor, is_picture
-    from livecc_hf.modeling.video_file import local_file
-    from livecc_hf.modeling.video_loading import WEB_PREFIXES, LoadedVideo, LoadOptions, downloaded, read_picture
+    from livecc_hf.modeling.video_file import WEB_PREFIXES, local_file
+    from livecc_hf.modeling.video_loading import LoadedVideo, LoadOptions, downloaded, read_picture
     from livecc_hf.video.loading import load_video
 
     reading, video_processor = reading or LoadOptions(), processor.video_processor

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-WEB_PREFIXES = ("http://", "https://")
 TIME_LIMIT_S = 20.0
 MAX_BYTES = 20_000_000
 MAX_REDIRECTS = 3

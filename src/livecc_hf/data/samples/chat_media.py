@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from livecc_hf.modeling.grammar import FRAMES_PER_SECOND
-from livecc_hf.modeling.video_file import VideoReadError, clock_start, find_video_stream, open_video
+from livecc_hf.modeling.video_file import WEB_PREFIXES, VideoReadError, clock_start, find_video_stream, open_video
 from livecc_hf.video.reader import iter_frames, measure_duration
 
 from ..formats.chat import Conversation
 from ..media.clip_frames import FrameSize, plan_frame_size, round_up_to_pairs
 from ..media.paths import find_media, local_path
 from ..media.pictures import picture_at, picture_size_px
-from ..media.web_files import WEB_PREFIXES, WebFileError, fetch_file
+from ..media.web_files import WebFileError, fetch_file
 from ..unusable import UnusableSample
 from .sample import EncodeOptions
 
