@@ -17,7 +17,6 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from .decode_slots import DecodeSlots
 from .kv_cache import KVCache
 
 _PREFIX = "stream_"
@@ -74,39 +73,20 @@ class PackedBatch:
     Args:
         caches: one for each stream.
         n_new: number of new tokens of each stream in the sequence.
-        attend_causal: see `StreamingMixin`.
         n_steps: most forward passes that will use this batch, each with the same `n_new`.
 
     Attributes:
         last: (B,) index of each stream's last token in the sequence; only their hidden states are read after a pass.
     """
 
-    def __init__(
-        self,
-        caches: Sequence[KVCache],
-        n_new: Sequence[int],
-        attend_causal: Callable | None = None,
-        n_steps: int = 1,
-    ):
+    def __init__(self, caches: Sequence[KVCache], n_new: Sequence[int], n_steps: int = 1):
         self.caches = caches
         self.n_new = n_new
         self.n_steps = n_steps
-        self._attend_causal = attend_causal
         self.last = torch.tensor(n_new).cumsum(0) - 1
-        self._masks: dict[tuple, torch.Tensor] = {}
-        # Batch indices of the streams that decode one token each in a shared pool.
-        by_pool: dict[int, list[int]] = {}
-        if len(caches) > 1 and all(n == 1 for n in n_new) and all(cache.length for cache in caches):
-            for i, cache in enumerate(caches):
-                by_pool.setdefault(id(cache.memory), []).append(i)
-        self._shared = [rows for rows in by_pool.values() if len(rows) > 1]
-        # Made by the first layer: a faster decode step does not need them.
-        self._batched: list[tuple[list[int], DecodeSlots]] | None = None
-        # Batch indices of all other streams, and their tokens in the sequence.
         first = itertools.accumulate(n_new, initial=0)
-        spans = [(i, slice(at, at + n)) for i, (at, n) in enumerate(zip(first, n_new))]
-        batched = set(itertools.chain(*self._shared))
-        self._ragged = [(i, new) for i, new in spans if i not in batched]
+        self._spans = [slice(at, at + n) for at, n in zip(first, n_new)]  # each stream's tokens in the sequence
+        self._masks: dict[tuple, torch.Tensor] = {}
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
@@ -125,52 +105,52 @@ class PackedBatch:
         """
         if len(self.caches) == 1:
             return self._attend_one(self.caches[0], layer, query, key, value, scale)
-        if self._batched is None:
-            self._batched = [(rows, self._slots_of(rows)) for rows in self._shared]
-        if len(self._batched) == 1 and not self._ragged:
-            return self._batched[0][1].attend(layer, query, key, value, scale)
         attended = torch.empty_like(query.transpose(1, 2))
-        for rows, slots in self._batched:
-            attended[:, rows] = slots.attend(layer, query[:, :, rows], key[:, :, rows], value[:, :, rows], scale)
-        is_of_last = query.shape[2] == len(self.caches)
-        for i, new in self._ragged:
-            asked = slice(i, i + 1) if is_of_last else new
-            of_stream = query[:, :, asked], key[:, :, new], value[:, :, new]
-            attended[:, asked] = self._attend_one(self.caches[i], layer, *of_stream, scale)
+        self._attend_each(range(len(self.caches)), attended, layer, query, key, value, scale)
         return attended
 
     def advance(self) -> None:
         """Count the tokens that all layers have appended; if each stream has one, the batch can take the next."""
         for cache, n in zip(self.caches, self.n_new):
             cache.advance(n)
-        for _, slots in self._batched or ():
-            slots.advance()
 
-    def _slots_of(self, rows: Sequence[int]) -> DecodeSlots:
-        """Return the slots of streams that share a pool."""
-        caches = [self.caches[i] for i in rows]
-        lengths = [cache.length for cache in caches]
-        n_tokens = max(lengths) + self.n_steps
-        slots = DecodeSlots(caches[0].memory, n_tokens)
-        slots.begin([cache.slot for cache in caches], lengths, n_tokens)
-        return slots
+    def attend_causal(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Attend from the n newest tokens of one stream, each to the tokens up to itself.
+
+        Args:
+            query: (1, heads, n, head size).
+            keys: (1, key-value heads, tokens, head size).
+            values: of the shape of `keys`.
+            scale: factor of the scores.
+
+        Returns:
+            (1, n, heads, head size).
+        """
+        mask, is_grouped = self._mask(query.shape[2], keys.shape[2], query), query.shape[1] > keys.shape[1]
+        attended = scaled_dot_product_attention(query, keys, values, mask, scale=scale, enable_gqa=is_grouped)
+        return attended.transpose(1, 2)
+
+    def _attend_each(self, streams, attended, layer, query, key, value, scale) -> None:
+        """Write the results of some streams, by index, to their tokens in `attended`; see :meth:`attend`."""
+        is_of_last = query.shape[2] == len(self.caches)
+        for i in streams:
+            new = self._spans[i]
+            asked = slice(i, i + 1) if is_of_last else new
+            of_stream = query[:, :, asked], key[:, :, new], value[:, :, new]
+            attended[:, asked] = self._attend_one(self.caches[i], layer, *of_stream, scale)
 
     def _attend_one(self, cache, layer, query, key, value, scale):
         """Attend from the new tokens of one stream, or from the last of them."""
         _, n_heads, n, size = query.shape
         keys, values = cache.append(layer, key, value)
-        _, n_kv_heads, length, _ = keys.shape
-        if n == 1 and query.device.type != "cuda":
-            # Heads that share keys become rows of one query: no key is copied, and no mask is needed. Not on CUDA:
-            # PyTorch may choose cuDNN, which builds a plan for each length.
-            grouped = query.reshape(1, n_kv_heads, -1, size)
-            return scaled_dot_product_attention(grouped, keys, values, scale=scale).view(1, 1, n_heads, size)
-        if self._attend_causal is not None and (found := self._attend_causal(query, keys, values, scale)) is not None:
-            return found
-        is_grouped = n_heads > n_kv_heads
-        mask = self._mask(n, length, query)
-        attended = scaled_dot_product_attention(query, keys, values, mask, scale=scale, enable_gqa=is_grouped)
-        return attended.transpose(1, 2)
+        if n > 1 or query.device.type == "cuda":
+            return self.attend_causal(query, keys, values, scale)
+        # Heads that share keys become rows of one query: no key is copied, and no mask is needed. Not on CUDA:
+        # PyTorch may choose cuDNN, which builds a plan for each length.
+        grouped = query.reshape(1, keys.shape[1], -1, size)
+        return scaled_dot_product_attention(grouped, keys, values, scale=scale).view(1, 1, n_heads, size)
 
     def _mask(self, n_new: int, n_all: int, like: torch.Tensor):
         """Return the causal mask of the newest tokens: on CUDA one that flash attention accepts, else a tensor."""

@@ -46,7 +46,7 @@ def generate(
     states = [request.state for request in requests]
     device = model.get_input_embeddings().weight.device
     positions = to_device(torch.tensor([state.next_position for state in states]), device)
-    batch = _batch(requests)
+    batch = _batch(model.packed_batch, requests)
     faster = None if model.decode_step is None else model.decode_step(model, batch.caches, batch.n_steps)
     step = functools.partial(run("decode", decode), model, faster=faster)
     samplers, contexts = [request.sampler for request in requests], [state.token_ids for state in states]
@@ -55,10 +55,10 @@ def generate(
     loop(requests, step, batch, positions, sampler, logits)
 
 
-def _batch(requests: Sequence[TurnRequest]) -> PackedBatch:
+def _batch(make: type[PackedBatch], requests: Sequence[TurnRequest]) -> PackedBatch:
     """Return the batch of steps that decode one token of each turn."""
     n_steps = max(request.n_left for request in requests)
-    return PackedBatch([request.state.cache for request in requests], [1] * len(requests), n_steps=n_steps)
+    return make([request.state.cache for request in requests], [1] * len(requests), n_steps)
 
 
 def _decode_loop(
@@ -77,7 +77,8 @@ def _decode_loop(
         still_active = [i for i in active if requests[i].n_left]
         if still_active and still_active != active:
             rows = [active.index(i) for i in still_active]
-            tokens, positions, batch = tokens[rows], positions[rows], _batch([requests[i] for i in still_active])
+            tokens, positions = tokens[rows], positions[rows]
+            batch = _batch(type(batch), [requests[i] for i in still_active])
         if still_active:
             logits = step(batch, tokens, positions)
             positions = positions + 1

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from .attention import PackedBatch
 from .grammar import Grammar
 from .video_processing_livecc import LiveCCVideoProcessor
 
@@ -20,7 +21,7 @@ class ModelForStreams(Protocol):
         training: whether it is in training mode.
         model: the body, with a `language_model` and the vision tower, `visual`.
         lm_head: maps hidden states to logits.
-        decode_step, attend_causal, read_file: see `StreamingMixin`.
+        decode_step, packed_batch, read_file: see `StreamingMixin`.
     """
 
     config: Any
@@ -29,7 +30,7 @@ class ModelForStreams(Protocol):
     model: Any
     lm_head: torch.nn.Module
     decode_step: Callable | None
-    attend_causal: Callable | None
+    packed_batch: type[PackedBatch]
     read_file: Callable[..., Iterable]
 
     def get_input_embeddings(self) -> torch.nn.Embedding:

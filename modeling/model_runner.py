@@ -89,7 +89,7 @@ def prefill(model: interfaces.ModelForStreams, requests: Sequence[TurnRequest]) 
     use_stream_attention(model.model.language_model)
     new = [_extend(model, request) for request in requests]
     lengths = [len(token_ids) for token_ids, _ in new]
-    batch = PackedBatch([request.state.cache for request in requests], lengths, model.attend_causal)
+    batch = model.packed_batch([request.state.cache for request in requests], lengths)
     token_ids = torch.tensor([token for token_ids, _ in new for token in token_ids])
     positions = torch.cat([positions for _, positions in new], dim=1)
     device = model.get_input_embeddings().weight.device

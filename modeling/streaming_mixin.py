@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .attention import PackedBatch
 from .context import ContextFullError
 from .frames import frame_batches
 from .stream import CommentarySegment, CommentaryStream
@@ -39,13 +40,12 @@ class StreamingMixin:
     Attributes:
         decode_step: optional; called with the model, the streams' caches and the number of tokens to decode, it returns
             a faster decode step, or `None` if it has none for these.
-        attend_causal: optional faster attention of a prefill; called with query, keys, values and scale as in
-            `PackedBatch`, it returns `None` if it would not be faster.
+        packed_batch: `PackedBatch`, or a subclass of it that attends faster.
         read_file: the function :func:`read_file`, or a better reader with the same signature.
     """
 
     decode_step: Callable | None = None
-    attend_causal: Callable | None = None
+    packed_batch: type[PackedBatch] = PackedBatch
     read_file: Callable[..., Iterable] = staticmethod(read_file)
 
     def start_stream(

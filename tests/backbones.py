@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from transformers import BitsAndBytesConfig
 
 REFERENCE = Path(__file__).parent / "data/reference/checkpoint"
 BACKBONES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -100,3 +101,9 @@ def _processor(name: str):
     images = Qwen2VLImageProcessor(patch_size=16, size={"shortest_edge": 65536, "longest_edge": 16777216}, **half)
     videos = Qwen3VLVideoProcessor(size={"shortest_edge": 4096, "longest_edge": 25165824})
     return Qwen3VLProcessor(images, tokenizer, videos)
+
+
+def in_4_bit() -> BitsAndBytesConfig:
+    """A config that quantises one matrix a layer: on some CPUs, bitsandbytes only takes a multiple of 64 inputs."""
+    narrow = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]
+    return BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["model.visual", "lm_head", *narrow])

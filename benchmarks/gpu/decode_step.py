@@ -24,7 +24,6 @@ from models import CASES, build_model, greedy_options, never_end, seen_frames, w
 
 from livecc_hf.acceleration.graph import graphs_disabled
 from livecc_hf.checkpoints.shapes import shape_processor
-from livecc_hf.modeling.attention import PackedBatch
 from livecc_hf.modeling.context import TEXT, Span, StreamState
 from livecc_hf.modeling.kv_cache import KVCache
 from livecc_hf.modeling.model_runner import decode, new_kv_cache_pool
@@ -82,7 +81,7 @@ def measure_steps(model, n_streams: int, device: str, n_tokens: int, capacity: i
         with context():
             for state in states:
                 state.cache.truncate(n_tokens)
-            batch = PackedBatch([state.cache for state in states], [1] * n_streams)
+            batch = model.packed_batch([state.cache for state in states], [1] * n_streams)
             faster = model.decode_step and model.decode_step(model, batch.caches, N_STEPS + N_PROFILED + 2)
             positions = (torch.full((n_streams,), n_tokens + i, device=device) for i in count())
             step = lambda batch=batch, faster=faster, positions=positions: decode(  # noqa: E731

@@ -8,6 +8,7 @@ from pooled import OPTIONS, assert_same
 
 from livecc_hf.acceleration import causal_attention
 from livecc_hf.acceleration.causal_attention import attend_causal
+from livecc_hf.modeling.attention import PackedBatch
 
 
 def masked(query, keys, values, scale):
@@ -56,7 +57,7 @@ def test_short_inputs_use_the_masked_attention(n, length):
 def test_a_stream_generates_the_same_with_it(make_model, processor, load_frames, monkeypatch):
     model = copy.deepcopy(make_model("mrope"))
     frames = load_frames("live_cc")[:14, :, :84, :112]
-    model.attend_causal = None
+    model.packed_batch = PackedBatch
     expected = model.start_stream(processor, **vars(OPTIONS)).push(frames)
     calls = []
 
@@ -67,6 +68,7 @@ def test_a_stream_generates_the_same_with_it(make_model, processor, load_frames,
 
     monkeypatch.setattr(causal_attention, "_MIN_NEW", 2)
     monkeypatch.setattr(causal_attention, "_MIN_OLD", 1)
-    model.attend_causal = counted
+    monkeypatch.setattr(causal_attention, "attend_causal", counted)
+    model.packed_batch = causal_attention.LeanBatch
     assert_same(model.start_stream(processor, **vars(OPTIONS)).push(frames), expected)
     assert any(calls)

@@ -40,7 +40,7 @@ def frames(load_frames):
 def on_device(model):
     """A model that runs as on a GPU, except that replayed steps run eagerly."""
     model = copy.copy(model)
-    model.decode_step = model.attend_causal = None
+    model.decode_step = None
     model = to_cuda(model)
     vars(model.model.language_model).pop("forward", None)  # the speedup for CPUs
     accelerate(model).decode_step = FixedDecoding(capture=capture_without_waits)

@@ -7,7 +7,7 @@ import pytest
 from pooled import OPTIONS, assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling.decode_slots import DecodeSlots
+from livecc_hf.acceleration.decode_slots import DecodeSlots
 from livecc_hf.pool import OverloadedError, PoolFullError
 
 

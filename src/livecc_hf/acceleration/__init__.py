@@ -19,17 +19,18 @@ def accelerate(model: LiveCCForConditionalGeneration) -> LiveCCForConditionalGen
     Args:
         model: a `LiveCCForConditionalGeneration`.
     """
-    from .causal_attention import attend_causal
+    from .causal_attention import LeanBatch
     from .decoding import FixedDecoding
     from .layers import use_lean_layers
     from .lean_decoding import lean_decode_step
+    from .slot_batch import SlotBatch
     from .vision import use_lean_vision
 
     visual = model.model.visual
     if visual.device.type == "cpu":
         use_lean_layers(model.model.language_model)
-        model.attend_causal, model.decode_step = attend_causal, lean_decode_step
+        model.packed_batch, model.decode_step = LeanBatch, lean_decode_step
     else:
         use_lean_vision(visual)
-        model.decode_step = FixedDecoding()
+        model.packed_batch, model.decode_step = SlotBatch, FixedDecoding()
     return model

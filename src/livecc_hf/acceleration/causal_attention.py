@@ -10,12 +10,25 @@ from __future__ import annotations
 
 import torch
 
+from livecc_hf.acceleration.slot_batch import SlotBatch
+
 # Below these sizes a mask costs less than two calls (measured on two cores with AVX-512).
 _MIN_NEW, _MIN_OLD = 64, 1024
 
 
+class LeanBatch(SlotBatch):
+    """A packed batch with :func:`attend_causal`; used as a model's `packed_batch` on a CPU."""
+
+    def attend_causal(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """As `PackedBatch.attend_causal`."""
+        found = attend_causal(query, keys, values, scale)
+        return super().attend_causal(query, keys, values, scale) if found is None else found
+
+
 def attend_causal(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor | None:
-    """Attend causally from the last tokens of a stream; used as a model's `attend_causal` (see `StreamingMixin`).
+    """Attend causally from the last tokens of a stream.
 
     Args:
         query: (1, heads, new tokens, head size).

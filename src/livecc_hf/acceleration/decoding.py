@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from livecc_hf.acceleration.decode_slots import DecodeSlots
 from livecc_hf.acceleration.graph import Capture, CUDAGraphed
 from livecc_hf.acceleration.split_attention import attend_in_parts, split_mask
 from livecc_hf.modeling.attention import PackedBatch, run
-from livecc_hf.modeling.decode_slots import DecodeSlots
 from livecc_hf.modeling.kv_cache import KVCache, KVCachePool
 from livecc_hf.modeling.transfer import to_device
 

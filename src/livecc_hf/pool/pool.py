@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from livecc_hf.acceleration.slot_batch import SlotBatch
 from livecc_hf.modeling.frames import gray_frames
 from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.model_runner import new_kv_cache_pool
@@ -84,6 +85,8 @@ class CommentaryPool:
                 )
         self.policy = OverloadPolicy(overload, max_lag_s)
         self.max_streams = max_streams
+        if not issubclass(getattr(model, "packed_batch", object), SlotBatch):
+            model.packed_batch = SlotBatch
         self._model, self._processor = model, processor
         self._rounds = Rounds(model, self.end)
         # All streams share a KV cache pool, so that a decode step is one operation per layer.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .kv_cache import KVCachePool
-from .transfer import to_device
+from livecc_hf.modeling.kv_cache import KVCachePool
+from livecc_hf.modeling.transfer import to_device
 
 _KEYS_STEP = 256  # the number of keys attended to is a multiple of this, so that operations have few shapes
 

@@ -1,1 +1,0 @@
-../../../../modeling/decode_slots.py
