@@ -140,6 +140,32 @@ def test_an_output_inside_the_input_is_refused(tmp_path, out):
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["a.mp4"]
 
 
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("place", ["videos.parquet", "units"])
+def test_a_result_of_the_run_is_no_input_of_it(tmp_path, place, restart):
+    """With `restart`, it would be deleted before it is read."""
+    titles = {"simple_stages:Titles": {}}
+    out = quiet_build(options_for(tmp_path, ["a"] * 3, stages=titles)).out
+    before = (out / "videos.parquet").read_bytes()
+    with pytest.raises(ValueError, match=rf"the input .*{place} is a result of the run in .*: choose another out"):
+        quiet_build(options_for(tmp_path, [], input=str(out / place), stages=titles, restart=restart))
+    assert (out / "videos.parquet").read_bytes() == before
+
+
+def test_an_input_next_to_the_results_may_be_read(tmp_path):
+    (tmp_path / "out").mkdir()
+    manifest = write_manifest(tmp_path / "out" / "m.jsonl", ["a"] * 3)
+    stages = {"pretrain_clips": {"min_s": 20.0}}
+    for restart in (False, True):
+        assert quiet_build(options_for(tmp_path, [], input=str(manifest), stages=stages, restart=restart)).n_clips == 4
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.jsonl/out"])
+def test_an_out_that_cannot_be_a_folder_names_the_way_out(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"out .*{name} cannot be written \(.+\): choose another out"):
+        quiet_build(options_for(tmp_path, ["a"], name))
+
+
 @pytest.mark.parametrize("name", ["m.jsonl", "m.parquet"])
 def test_an_input_without_a_video_is_one_clear_error(tmp_path, name):
     if name == "m.jsonl":
@@ -226,6 +252,20 @@ def test_a_cluster_that_the_local_engine_does_not_use_is_mentioned(monkeypatch, 
     if address is not None:
         monkeypatch.setenv("RAY_ADDRESS", address)
     local = BuildOptions(input="a", out="b", stages={"metadata": {}})
-    said = [*_describe_engine(local)]
+    said = [*_describe_engine(local, [])]
     assert [address in line and "engine=ray" in line for line in said] == ([True] if address else [])
-    assert not [*_describe_engine(dataclasses.replace(local, engine="ray"))]
+    assert not [*_describe_engine(dataclasses.replace(local, engine="ray"), [])]
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        (["metadata"], ["gpus=2 has no effect: no stage of this run has a model"]),
+        (["text_loss"], ["workers=3 has no effect: each stage of this run has a model; gpus=N sets its processes"]),
+        (["metadata", "text_loss"], []),
+    ],
+)
+def test_numbers_of_processes_without_effect_are_mentioned(monkeypatch, stages, said):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    options = BuildOptions(input="a", out="b", stages={name: {} for name in stages}, gpus=2, workers=3)
+    assert [*_describe_engine(options, options.make_stages())] == said

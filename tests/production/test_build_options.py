@@ -69,7 +69,11 @@ def test_the_command_line_goes_over_the_recipe(tmp_path):
         (["dataset.name=12"], "dataset.name is 12: expected text; put it in quotes"),
         (["item_timeout_s=-1"], "item_timeout_s is -1: expected seconds, or 0 for no limit"),
         (["language.language=xx"], "language is 'xx': expected the code of a language that CLD3 knows, one of af, am"),
-        (["captions.round_s=0.3"], "round_s is 0.3: expected 0, or a step that divides a second evenly"),
+        (["metadata.language=klingon"], "stage metadata: language is 'klingon': expected a language code such as en"),
+        (
+            ["captions.round_s=0.3"],
+            "stage captions: round_s is 0.3: expected 0, or a step that divides a second evenly",
+        ),
         (["limit"], "'limit' is not an option: expected key=value"),
         (["limit=many"], "limit is 'many': expected a whole number or null"),
         (["language.language=no"], "language.language is False: expected text; put it in quotes"),
@@ -112,6 +116,7 @@ def test_wrong_recipes_are_refused(tmp_path):
         ("", "is empty: expected lines"),
         ("stages: 3", "stages is 3: expected a mapping"),
         ("stages: {captions: 3}", "stage captions is 3: expected a mapping"),
+        ("stages:\n  language:\n  captions:\n  language:", "has the key 'language' (line 4) twice, of which YAML uses"),
         ("input: a\nout: b", "no stages are given"),
         ("stages: [captions]\nout: b", "input is not given"),
     ):

@@ -13,6 +13,7 @@ from typing import Protocol
 from ..utils.disk import DiskFullError, is_disk_full
 from ..utils.extras import require_extra
 from ..utils.reports import Say, say_to_stderr
+from ..utils.text import one_line
 from .assembly import assemble
 from .execution.local import LocalEngine
 from .execution.pipeline import RunPlan, check_order, group_stages
@@ -22,7 +23,7 @@ from .execution.units import StageStats
 from .inputs.videos import UnitRef, VideoInput, open_input
 from .options import BuildOptions
 from .progress import Progress, funnel_table
-from .run_folder import DATASET, UNITS, claim_folder
+from .run_folder import DATASET, FUNNEL, UNITS, claim_folder, is_output
 from .stages.base import Stage
 from .watchdog import read_progress
 
@@ -77,10 +78,9 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
     _check_places(source, out)
     check_order(stages, source)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         with _only_run(out):
             claim_folder(out, options, source, stages)
-            for line in (*_describe_engine(options), *source.describe_left_out()):
+            for line in (*_describe_engine(options, stages), *source.describe_left_out()):
                 say(line)
             return _build(options, source, stages, out, say, make_engine)
     except OSError as error:
@@ -95,14 +95,21 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
 
 @contextlib.contextmanager
 def _only_run(out: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; raise a ValueError if one is working in it."""
+    """Make a folder and keep other runs out of it; raise a ValueError if one works in it, or it cannot be written."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(out / ".lock")
     try:
+        out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:  # of this lock only: the stages may wait for locks of other libraries
         raise ValueError(f"another run is working in {out}: wait for it, or choose another out") from None
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise ValueError(
+            f"out {out} cannot be written ({error.strerror or one_line(error)}): choose another out"
+        ) from error
     try:
         yield
     finally:
@@ -117,7 +124,15 @@ def _check_early(options: BuildOptions, stages: list[Stage]) -> None:
 
 
 def _check_places(source: VideoInput, out: Path) -> None:
-    """Raise a ValueError if the input has no videos, or if `out` lies in it and would be read as input next time."""
+    """Raise a ValueError if the input has no videos, or if it and `out` lie in each other.
+
+    Results inside the input would be read as input next time; an input among the results would be overwritten or, by
+    `restart`, deleted.
+    """
+    if is_output(out, source.path):
+        raise ValueError(
+            f"the input {source.path} is a result of the run in {out}, which this run would replace: choose another out"
+        )
     if source.path.is_dir() and out.resolve().is_relative_to(source.path.resolve()):
         raise ValueError(
             f"out {out} is inside the input {source.path}, so its videos would be read as input: choose a "
@@ -144,7 +159,7 @@ def _build(
     progress = Progress(say, in_flight=lambda: read_progress(folder.folder))
     counting = threading.Thread(target=_count, args=(source, len(done), progress), daemon=True)
     counting.start()
-    pending = (unit for unit in source.units() if unit.number not in done)
+    pending = _forget_results(out, (unit for unit in source.units() if unit.number not in done))
     with progress.running():
         engine = _make_engine(options, plan) if make_engine is None else make_engine(plan)
         engine.run(pending, progress.add)
@@ -157,11 +172,25 @@ def _build(
     return BuildResult(out, stats, saved["clips"], dataset)
 
 
-def _describe_engine(options: BuildOptions) -> Iterator[str]:
-    """Yield a line if the environment names a cluster that the run does not use."""
+def _forget_results(out: Path, units: Iterator[UnitRef]) -> Iterator[UnitRef]:
+    """Yield units to process; before the first, remove the record by which finished results are taken as up to date.
+
+    A unit that is made again, as after a higher limit, has the number of the old one.
+    """
+    for unit in units:
+        (out / FUNNEL).unlink(missing_ok=True)
+        yield unit
+
+
+def _describe_engine(options: BuildOptions, stages: Sequence[Stage]) -> Iterator[str]:
+    """Yield lines on what the environment or the options name, and the run does not use."""
     address = os.environ.get("RAY_ADDRESS")
     if address and options.engine != "ray":
         yield f"$RAY_ADDRESS is {address}, which engine={options.engine} does not use: engine=ray runs on that cluster"
+    if options.gpus is not None and not any(stage.needs_gpu for stage in stages):
+        yield f"gpus={options.gpus} has no effect: no stage of this run has a model"
+    if options.workers is not None and all(stage.needs_gpu for stage in stages):
+        yield f"workers={options.workers} has no effect: each stage of this run has a model; gpus=N sets its processes"
 
 
 def _make_engine(options: BuildOptions, plan: RunPlan) -> Engine:

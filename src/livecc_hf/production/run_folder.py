@@ -67,6 +67,12 @@ def claim_folder(out: Path, options: BuildOptions, source: VideoInput, stages: l
     write_json(file, ours)
 
 
+def is_output(out: Path, path: Path) -> bool:
+    """Return whether a path is among the files that a run in `out` writes."""
+    out, path = out.resolve(), path.resolve()
+    return path.is_relative_to(out) and path != out and path.relative_to(out).parts[0] in _OUTPUTS
+
+
 def _defaults(stages: list[Stage]) -> dict[str, Any]:
     """Return the default thresholds of the stages, by `stage.threshold`."""
     options = ((stage.name, item) for stage in stages for item in dataclasses.fields(stage))

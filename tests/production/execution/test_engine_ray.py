@@ -62,6 +62,14 @@ def test_an_address_where_nobody_listens_is_named_at_once():
         _check_reachable(address)
 
 
+@pytest.mark.parametrize("address", ["garbage", ":1", "host:", "host:99999", "host:x"])
+def test_a_text_that_is_no_address_names_those_that_are(address):
+    from livecc_hf.production.execution.ray import _check_reachable
+
+    with pytest.raises(ValueError, match=f"the Ray address is '{address}': expected auto, local, HOST:PORT or"):
+        _check_reachable(address)
+
+
 def test_an_address_in_the_environment_is_checked_as_well(monkeypatch):
     from livecc_hf.production.execution.ray import RayEngine
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,24 @@ def test_a_trial_becomes_the_whole(tmp_path, first, n_kept):
     other = quiet_build(options_for(tmp_path, [], "other", stages=CLIPS))
     assert dataset_rows(whole.out) == dataset_rows(other.out)
     assert table_of(whole.out, "dropped.parquet").equals(table_of(other.out, "dropped.parquet"))
+
+
+@pytest.mark.parametrize("more", [7, None])
+def test_a_higher_limit_within_the_last_unit_is_in_the_dataset(tmp_path, more):
+    """The unit that is made again has the number of the old one."""
+    quiet_build(options_for(tmp_path, ["a"] * 8, stages=CLIPS, limit=5))
+    whole = quiet_build(options_for(tmp_path, [], stages=CLIPS, limit=more))
+    other = quiet_build(options_for(tmp_path, [], "other", stages=CLIPS, limit=more))
+    assert dataset_rows(whole.out) == dataset_rows(other.out)
+    assert whole.stats[0].items_in == (more or 8)
+
+
+def test_a_unit_that_was_removed_is_in_the_dataset_again(tmp_path):
+    out = quiet_build(options_for(tmp_path, ["a"] * 8, stages=CLIPS)).out
+    before = (out / "funnel.json").stat().st_mtime_ns
+    assert quiet_build(options_for(tmp_path, [], stages=CLIPS)) and (out / "funnel.json").stat().st_mtime_ns == before
+    shutil.rmtree(out / "units" / "000001")
+    assert quiet_build(options_for(tmp_path, [], stages=CLIPS)) and (out / "funnel.json").stat().st_mtime_ns > before
 
 
 def test_a_limit_does_not_shrink(tmp_path):

@@ -317,6 +317,9 @@ def test_options_that_an_input_does_not_use_are_refused(tmp_path):
     with pytest.raises(ValueError, match=f"media_root=/videos: not with the folder of videos {tmp_path}"):
         open_input(tmp_path, root="/videos")
     (tmp_path / "m.jsonl").write_text('{"video": "a.mp4"}\n')
+    for root in (tmp_path / "none", tmp_path / "a.mp4"):
+        with pytest.raises(ValueError, match=f"media_root={root} is not a folder: expected the one at which"):
+            open_input(tmp_path / "m.jsonl", root=root)
     with pytest.raises(ValueError, match="language=de: not with .*m.jsonl, whose rows name their captions"):
         open_input(tmp_path / "m.jsonl", language="de")
     for language in ("en", None):

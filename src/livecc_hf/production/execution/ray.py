@@ -47,6 +47,7 @@ class RayEngine:
 
     Raises:
         ImportError: if Ray is not installed.
+        ValueError: if the address is not one of a cluster.
         ConnectionError: if no cluster answers at the address.
     """
 
@@ -136,12 +137,19 @@ def _no_cluster(address: str, error: Exception) -> str:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise a ConnectionError if nothing listens at HOST:PORT; Ray itself would try for over ten minutes."""
-    host, _, port = address.rpartition(":")
-    if "/" in host or not host or not port.isdigit():  # auto, local, or a client's ray://
+    """Check an address early: Ray itself would try for over ten minutes to reach HOST:PORT.
+
+    Raises:
+        ValueError: if it is not the address of a cluster.
+        ConnectionError: if nothing listens there.
+    """
+    if address in ("auto", "local") or "://" in address:  # such as a client's ray://
         return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise ValueError(f"the Ray address is {address!r}: expected auto, local, HOST:PORT or ray://HOST:PORT")
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
     except OSError as error:
         raise ConnectionError(_no_cluster(address, error)) from error
 

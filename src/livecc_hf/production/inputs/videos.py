@@ -307,6 +307,7 @@ def open_input(
     if path.is_dir():
         if next(path.glob("*.parquet"), None) is not None:
             _check_no_language(path, language)
+            _check_root(root)
             return ParquetInput(path, root=root, **options)
         if root is not None:
             raise ValueError(
@@ -314,6 +315,7 @@ def open_input(
             )
         return FolderInput(path, language=language, **options)
     _check_no_language(path, language)
+    _check_root(root)
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         return JsonLinesInput(path, root=root, **options)
     if path.suffix.lower() == ".parquet":
@@ -327,6 +329,14 @@ def _check_no_language(manifest: Path, language: str | None) -> None:
         raise ValueError(
             f"language={language}: not with {manifest}, whose rows name their captions; leave it out. "
             "metadata.language and language.language select videos by language"
+        )
+
+
+def _check_root(root: str | os.PathLike | None) -> None:
+    if root is not None and not Path(root).expanduser().is_dir():
+        raise ValueError(
+            f"media_root={root} is not a folder: expected the one at which the manifest's relative paths start; "
+            "default: the manifest's folder"
         )
 
 

@@ -43,8 +43,8 @@ def find_stage(name: str) -> type[Stage]:
     """
     if ":" not in name and name not in STAGES:
         near = difflib.get_close_matches(name, STAGES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(STAGES)}"
-        raise ValueError(f"stage {name!r} is unknown: {hint}, or a stage of your own as package.module:Class")
+        hint = f"did you mean {near[0]}? Or" if near else f"expected one of {', '.join(STAGES)}, or"
+        raise ValueError(f"stage {name!r} is unknown: {hint} a stage of your own as package.module:Class")
     place = name if ":" in name else f"{__package__}.{STAGES[name]}"
     module_name, _, class_name = place.partition(":")
     try:
@@ -83,7 +83,9 @@ def make_stage(name: str, thresholds: Mapping[str, Any] | None = None) -> Stage:
         values[key] = convert_value(value, fields[key], f"{cls.name}.{key}")
     try:
         return cls(**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ValueError) and str(error).startswith(cls.name):
+            raise
         raise ValueError(f"stage {cls.name}: {error}") from error
 
 
