@@ -12,8 +12,8 @@ from livecc_hf.captions import segmentation
 from livecc_hf.captions.cleaning import count_distinct
 from livecc_hf.captions.files import CaptionError, file_words, read_captions, read_words
 from livecc_hf.captions.spoken import clean_text
+from livecc_hf.captions.turns import join_words
 from livecc_hf.captions.words import filled_times
-from livecc_hf.modeling.grammar import join_words
 from livecc_hf.production.schemas import words_array
 
 

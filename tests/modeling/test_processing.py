@@ -5,9 +5,10 @@ import torch
 from media import write_video
 from PIL import Image
 
+from livecc_hf.captions.turns import split_turns, spoken_text
 from livecc_hf.data.samples.commentary import encode_commentary
 from livecc_hf.modeling import StreamingProcessor
-from livecc_hf.modeling.grammar import query_text, split_turns, spoken_text, time_label
+from livecc_hf.modeling.grammar import query_text, time_label
 from livecc_hf.modeling.model_runner import _patches
 
 WORDS = [(0.2, 0.6, "red"), (0.7, 2.4, "ball"), (2.6, 3.4, "goes"), (5.2, 6.0, "left"), (9.0, 9.5, "late")]

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from livecc_hf.captions.turns import assign_words, join_words, split_turns
 from livecc_hf.data.media.clip_frames import plan_frame_size
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.evaluation.predictions.rows import CommentaryRow, SpokenSpan
 from livecc_hf.evaluation.scorers.timing import timing_figures
 from livecc_hf.modeling.context import ContextFullError
-from livecc_hf.modeling.grammar import TURN_FRAMES, assign_words, join_words, split_turns
+from livecc_hf.modeling.grammar import TURN_FRAMES
 from livecc_hf.modeling.stream_options import StreamOptions
 
 if TYPE_CHECKING:

@@ -302,7 +302,7 @@ def test_vision_after_the_end_changes_nothing_before_it(fresh_model, processor, 
     assert longer.n_words == sample.n_words and set(sample.model_inputs) == {"input_ids", "labels", "mm_token_type_ids"}
     model = fresh_model(scheme)
     (before, after), _ = run_separate(model, [sample, longer])
-    torch.testing.assert_close(after[: sample.n_tokens], before, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(after[: sample.n_tokens], before, atol=1e-5, rtol=1e-5)  # matrix kernels may differ
     assert (longer.model_inputs["labels"][sample.n_tokens :] == IGNORE_INDEX).all()
 
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import write_video
 
+from livecc_hf.captions.turns import assign_words
 from livecc_hf.data.formats.conversations import parse_narration
 from livecc_hf.data.formats.jsonl import JsonLines, find_offsets
 from livecc_hf.data.formats.rows import parse_row
 from livecc_hf.data.samples.narration import encode_narration
 from livecc_hf.data.samples.sample import EncodeOptions
-from livecc_hf.modeling.grammar import assign_words
 from livecc_hf.production.outputs.published_formats import (
     DATASET_SCHEMA,
     conversation_lines,

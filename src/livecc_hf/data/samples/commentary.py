@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 
-from livecc_hf.modeling.grammar import (
-    MAX_FRAMES,
-    TURN_FRAMES,
-    TURN_JOINT,
-    FirstTexts,
-    TurnSpan,
-    assign_words,
-    first_texts,
-    split_turns,
-    spoken_text,
-    tokenize,
-)
+from livecc_hf.captions.turns import TurnSpan, assign_words, split_turns, spoken_text
+from livecc_hf.modeling.grammar import MAX_FRAMES, TURN_FRAMES, TURN_JOINT, FirstTexts, first_texts, tokenize
 
 from .sample import IGNORE_INDEX
 

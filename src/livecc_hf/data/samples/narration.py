@@ -13,17 +13,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from livecc_hf.captions.turns import TurnSpan, assign_words, split_turns, spoken_text
 from livecc_hf.modeling.grammar import (
     CONTINUATION,
     FRAME_STEP_S,
     TURN_FRAMES,
     TURN_JOINT,
     FirstTexts,
-    TurnSpan,
-    assign_words,
     first_texts,
-    split_turns,
-    spoken_text,
     tokenize,
 )
 

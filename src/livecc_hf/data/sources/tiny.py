@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_JOINT, spoken_text, tokenize
+from livecc_hf.captions.turns import spoken_text
+from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_JOINT, tokenize
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, narrator_verbs
 from livecc_hf.tiny.samples import FRAME_SIZE_PX, MOODS, cut_window, list_clip, narration_clip
 

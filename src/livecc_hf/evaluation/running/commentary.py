@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from livecc_hf.modeling.grammar import CONTINUATION, split_turns
+from livecc_hf.captions.turns import split_turns
+from livecc_hf.modeling.grammar import CONTINUATION
 from livecc_hf.video.reader import iter_chunks, probe_video
 
 from ..predictions.rows import CommentaryRow, SpokenSpan

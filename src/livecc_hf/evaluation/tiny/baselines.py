@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from livecc_hf.captions.turns import assign_words, split_turns
 from livecc_hf.data.sources.tiny import caption_prompt_ids
-from livecc_hf.modeling.grammar import FRAME_STEP_S, assign_words, split_turns
+from livecc_hf.modeling.grammar import FRAME_STEP_S
 from livecc_hf.tiny.narration import narrate
 
 from .commentary import CLIP_S
