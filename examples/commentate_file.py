@@ -24,3 +24,5 @@ try:
             print(f"{segment.start_s:6.1f} to {segment.end_s:6.1f} s  {segment.text}")
 except (OSError, ValueError) as error:  # missing file, not a video, missing model
     raise SystemExit(f"error: {error}") from None
+except KeyboardInterrupt:
+    raise SystemExit(130) from None

@@ -8,6 +8,7 @@ demo.vtt, and the frames with their words to contact-sheet.png.
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -47,6 +48,10 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="run at the model's speed instead of the clip's")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the files written")
     args = parser.parse_args()
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {args.output}: this folder cannot be made ({error.strerror})")
 
     clip = demo_clip_path()
     events = json.loads(demo_events_path().read_text())["events"]
@@ -58,7 +63,6 @@ def main() -> None:
     segments, cells = commentate(model, processor, clip, events, paced=not args.fast)
     took_s = time.monotonic() - started_s
 
-    args.output.mkdir(parents=True, exist_ok=True)
     with (args.output / "demo.vtt").open("w", encoding="utf-8") as file:
         writer = open_writer("vtt", file)
         for segment in segments:
@@ -71,4 +75,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

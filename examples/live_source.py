@@ -36,6 +36,8 @@ with source:
         print("The stream has ended.")
     except (SourceError, ValueError) as error:  # cannot be opened or read, or reconnecting failed
         print(f"The stream failed: {error}")
+    except KeyboardInterrupt:  # Ctrl-C, the way to end a camera
+        print("Stopped.")
 for segment in stream.finish():  # the remaining frames of an incomplete turn
     show(segment)
 print(source.stats)

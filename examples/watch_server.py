@@ -84,6 +84,8 @@ container = open_video(args.video)
 token = os.environ.get("LIVECC_SERVE_TOKEN")
 try:
     watch(args, container, {"Authorization": f"Bearer {token}"} if token else {})
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
 except InvalidStatus as refused:  # such as 401: no token, or 503: too many connections
     raise SystemExit(f"refused: {refused.response.body.decode().strip() or refused}") from None
 except (OSError, InvalidURI, InvalidHandshake) as error:

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 
 import torch
@@ -162,8 +163,9 @@ def downloaded(url: str) -> Iterator[str]:
             with urllib.request.urlopen(url, timeout=_FETCH_TIMEOUT_S) as reply:
                 shutil.copyfileobj(reply, file)
             file.flush()
-        except urllib.error.URLError as error:
-            raise OSError(f"{name} cannot be downloaded: {error}") from error
+        except (OSError, HTTPException) as error:
+            reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
+            raise OSError(f"{name} cannot be downloaded: {reason}") from error
         try:
             yield file.name
         except ValueError as error:

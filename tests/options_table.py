@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from livecc_hf.cli.stream_arguments import flag_of
+from livecc_hf.cli.flags import flag_of
 from livecc_hf.modeling.stream_options import StreamOptions
 
 PAGE = Path(__file__).parents[1] / "docs" / "stream-options.md"

@@ -2,6 +2,7 @@
 
 import runpy
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -100,6 +101,36 @@ def test_what_cannot_work_is_one_line(name, arguments, message, tmp_path, monkey
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert message in stop.value.code and len(stop.value.code.splitlines()) == 1
+
+
+def test_the_demo_says_at_once_that_its_folder_cannot_be_made(run, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(SystemExit):
+        run("demo.py", "--output", tmp_path / "taken")
+    shown = capsys.readouterr()
+    assert shown.out == "" and f"--output {tmp_path / 'taken'}: this folder cannot be made (File exists)" in shown.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments", "code"),
+    [
+        ("demo.py", [], 130),
+        ("commentate_file.py", [demo_clip_path()], 130),
+        ("live_source.py", ["lavfi:testsrc=size=160x120:rate=10,realtime"], 0),
+    ],
+)
+def test_ctrl_c_ends_without_a_traceback(name, arguments, code, tmp_path):
+    command = [sys.executable, "-u", EXAMPLES / name, *arguments]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while " s  " not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == code, shown
+    assert "Traceback" not in shown
 
 
 def test_every_example_is_tested():

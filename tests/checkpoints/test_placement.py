@@ -36,6 +36,6 @@ def test_an_untested_accelerator_is_named_and_not_used_by_default(monkeypatch):
 
 
 def test_a_missing_device_is_a_one_line_error():
-    with pytest.raises(ModelLoadError, match="device 'auto' cannot be used") as caught:
+    with pytest.raises(ModelLoadError, match="device 'auto' cannot be used: expected cpu") as caught:
         placement.checked_device("auto")
     assert "\n" not in str(caught.value)

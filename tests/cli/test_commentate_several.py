@@ -106,7 +106,7 @@ def test_conflicting_options_are_refused_before_anything_is_read(commentate, vid
         ([b, other, "--overlay", b.parent], f"--overlay {b} is the video itself"),
         ([a, b, "--overlay", "{folder}/../b/other.mkv"], "would both go to"),
         (
-            [a, "--output", tmp_path / "x.mp4", "--overlay", tmp_path / "x.mp4"],
+            [a, "--output", tmp_path / "x.mp4", "--overlay", tmp_path / "x.mp4", "--format", "text"],
             "and --overlay would both write",
         ),
         ([a, b, "--format", "srt"], "--format srt: several videos on standard output are text only"),

@@ -46,6 +46,12 @@ assert not heavy, heavy
         (["commentate"], "livecc commentate: error: the following arguments are required: VIDEO"),
         (["commentate", "x.mp4", "--format", "ass"], "argument --format: invalid choice: 'ass'"),
         (["commentate", "x.mp4", "--start", "1:75"], "'1:75' is not a time: expected seconds or hh:mm:ss"),
+        (
+            ["commentate", "x.mp4", "--max-gap", "0"],
+            "argument --max-gap: '0' is no time at all: expected a time above 0",
+        ),
+        (["commentate", "x.mp4", "--stall-timeout", "0:00"], "argument --stall-timeout: '0:00' is no time at all"),
+        (["commentate", "x.mp4", "--reconnects", "-1"], "--reconnects: '-1': expected a whole number, 0 or more"),
         (["rtsp://me:secret@host/x"], "invalid choice: 'rtsp://***@host/x'"),
         (["commentate", "x.mp4", "--url=rtsp://me:secret@host"], "unrecognized arguments: --url=rtsp://***@host"),
         (

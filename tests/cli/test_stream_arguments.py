@@ -10,8 +10,9 @@ import sys
 import pytest
 from options_table import PAGE, table
 
+from livecc_hf.cli.flags import flag_of
 from livecc_hf.cli.main import make_parser
-from livecc_hf.cli.stream_arguments import command_options, flag_of, stream_options_of
+from livecc_hf.cli.stream_arguments import command_options, stream_options_of
 from livecc_hf.modeling import StreamOptions, stream_options
 
 VALUES = {"window": "reprefill", bool: True, int: 3, float: 1.0, str: "Say it."}

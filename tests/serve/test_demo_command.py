@@ -91,9 +91,20 @@ def test_a_model_that_cannot_be_loaded_is_reported():
 
 
 def test_a_missing_file_is_reported_in_one_line(capsys):
-    assert main(["demo", "no-such.mp4"]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and "no-such.mp4 is not a file" in said[0]
+    for video, message in (
+        ("no-such.mp4", "no such file: no-such.mp4"),
+        ("file:///no-such.mp4", "no such file: file:///no-such.mp4"),
+        ("ftp://host/a.mp4", "ftp://host/a.mp4: expected a video file that browsers play"),
+    ):
+        assert main(["demo", video, "--no-browser"]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1 and message in said[0]
+
+
+def test_a_device_that_is_not_there_is_reported_in_one_line(capsys):
+    assert main(["demo", "--device", "gpu", "--no-browser"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "device 'gpu' cannot be used: expected cpu" in said.err
 
 
 def test_an_invalid_model_name_is_reported_in_one_line(capsys):

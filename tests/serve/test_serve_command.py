@@ -92,12 +92,15 @@ def test_ctrl_c_stops_the_server():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-sessions", "0"], "max_sessions=0: expected a whole number above 0"),
-        (["--max-lag-s", "0.5"], "max_lag_s=0.5: expected a number of seconds, at least 1"),
+        (["--max-sessions", "0"], "--max-sessions 0: expected a whole number above 0"),
+        (["--max-lag-s", "0.5"], "--max-lag-s 0.5: expected a number of seconds, at least 1"),
         (["--token-file", "/dev/null"], "the token is empty"),
         (["--ssl-keyfile", "key.pem"], "--ssl-keyfile is given without --ssl-certfile"),
         (["--ssl-certfile", "/dev/null"], "certificate /dev/null cannot be used"),
-        (["--max-connections-per-address", "0"], "max_connections_per_address=0: expected a whole number above 0"),
+        (["--max-connections-per-address", "0"], "--max-connections-per-address 0: expected a whole number above 0"),
+        (["--port", "0", "--temperature", "0"], "--temperature 0.0: expected a number above 0"),
+        (["--port", "0", "--device", "gpu"], "device 'gpu' cannot be used: expected cpu"),
+        (["--port", "0", "--dtype", "int8"], "dtype 'int8' is unknown: expected float32, bfloat16 or float16"),
         (["--port", "99999"], "cannot listen on 127.0.0.1:99999"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
     ],

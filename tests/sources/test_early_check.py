@@ -5,9 +5,11 @@ import sys
 
 import pytest
 from media import write_audio, write_video
+from PIL import Image
 
 from livecc_hf.assets import demo_clip_path
 from livecc_hf.cli.main import main
+from livecc_hf.modeling.video_file import VideoReadError
 from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.video.reader import probe_video
 
@@ -39,6 +41,12 @@ def test_messages_equal_those_of_the_reader(files, kind):
         check_is_video(files[kind])
     assert str(early.value) == str(late.value)
     assert isinstance(early.value, FileNotFoundError) == isinstance(late.value, FileNotFoundError)
+
+
+def test_a_picture_is_refused(tmp_path):
+    Image.new("RGB", (56, 56)).save(tmp_path / "still.jpg")
+    with pytest.raises(VideoReadError, match="still.jpg is a picture, not a video; livecc ask answers questions"):
+        check_is_video(tmp_path / "still.jpg")
 
 
 def test_lets_videos_pass(tmp_path):

@@ -88,6 +88,15 @@ def test_an_invalid_id_is_refused(model, message, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_blank_title_is_refused_and_any_other_is_one_line(tmp_path, capsys):
+    assert main(["space", str(tmp_path / "out"), "--model", "me/tiny", "--no-check", "--title", " "]) == 2
+    assert "--title is empty: give a title, or leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    card = (write_space(tmp_path / "out", "me/tiny", "a: b\n# c", check=False) / "README.md").read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["title"] == "a: b # c"
+    assert "\n# a: b # c\n" in card
+
+
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert main(["space", str(tmp_path), "--model", "me/tiny", "--no-check"]) == 2

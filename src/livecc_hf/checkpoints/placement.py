@@ -42,11 +42,39 @@ def checked_device(device: str | torch.device) -> torch.device:
     """
     import torch
 
+    target = None
     try:
-        torch.empty(0, device=device)
+        target = torch.device(device)
+        torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
-        raise ModelLoadError(f"device {str(device)!r} cannot be used: {one_line(error)}") from error
-    return torch.device(device)
+        # For an unknown name, PyTorch only lists all its backends; else, hints follow its first sentence.
+        reason = "" if target is None else f" ({one_line(error).partition('. ')[0]})"
+        raise ModelLoadError(
+            f"device {str(device)!r} cannot be used: expected {' or '.join(_devices())} on this machine{reason}"
+        ) from error
+    return target
+
+
+def check_placement(device: str | torch.device | None, dtype: str | torch.dtype | None) -> None:
+    """Check a device and a dtype before a model is looked for; `None` is the default.
+
+    Raises:
+        ModelLoadError: if the device or the dtype cannot be used.
+    """
+    import torch
+
+    target = torch.device("cpu") if device is None else checked_device(device)
+    if dtype is not None:
+        weights_dtype(dtype, target)
+
+
+def _devices() -> list[str]:
+    """Return the names of this machine's devices."""
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    numbers = range(torch.accelerator.device_count() if found is not None else 0)
+    return ["cpu", *(f"{found.type}:{number}" for number in numbers if found is not None)]
 
 
 def weights_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | str:

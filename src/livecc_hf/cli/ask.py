@@ -6,15 +6,24 @@ import argparse
 import contextlib
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from livecc_hf.checkpoints.names import check_model_name
-from livecc_hf.cli.model_arguments import add_model_arguments, check_sampling_options, load_model_of
+from livecc_hf.cli.flags import flag_of
+from livecc_hf.cli.model_arguments import (
+    add_model_arguments,
+    check_model_options,
+    check_sampling_options,
+    load_model_of,
+)
 from livecc_hf.cli.status import Status, show_warnings
-from livecc_hf.cli.stream_arguments import SAMPLING_OPTIONS, add_option_arguments, flag_of, whole_text
+from livecc_hf.cli.stream_arguments import SAMPLING_OPTIONS, add_option_arguments, whole_text
 from livecc_hf.cli.times import check_range, check_start, parse_time
 from livecc_hf.modeling.stream_options import StreamOptions
 from livecc_hf.modeling.video_file import WEB_PREFIXES, local_file
-from livecc_hf.sources.early_check import check_is_video
+from livecc_hf.sources.early_check import check_is_no_stream, check_is_video
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.video_loading import LoadOptions
 
 _GENERATION = (*(name for name in SAMPLING_OPTIONS if name != "seed"), "max_new_tokens")
 
@@ -38,31 +47,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the answer."""
-    from livecc_hf.questions.asking import is_picture_file
-
     # Bad input is reported before the other imports, which take seconds.
     if not args.question.strip():
         raise ValueError(f"the question is {args.question!r}: expected some text")
     shown = local_file(args.shown)
-    is_picture, is_on_web = Path(shown).is_file() and is_picture_file(shown), shown.startswith(WEB_PREFIXES)
-    if is_picture:
-        given = [flag_of(name) for name in ("start", "end", "fps", "max_frames") if getattr(args, name) is not None]
-        if given:
-            raise ValueError(f"{' and '.join(given)}: for videos only, and {args.shown} is a picture; leave it out")
-    elif not is_on_web:
-        check_is_video(shown)
+    is_on_web = shown.startswith(WEB_PREFIXES)
+    if not is_on_web:
+        check_is_no_stream(shown, "a file, or a file:// or http(s):// URL")
+        _check_shown(args, shown)
     check_range(args.start, args.end)
     check_sampling_options(args)
-    if args.model is not None:
-        check_model_name(args.model)
-    import torch
-
-    from livecc_hf.modeling.video_loading import LoadOptions
-    from livecc_hf.questions.asking import answer
-    from livecc_hf.video.reader import VideoReadWarning, probe_video
-
     generation = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}
     StreamOptions(**generation, seed=args.seed)  # validates the values
+    check_model_options(args)
+    from livecc_hf.modeling.video_loading import LoadOptions, downloaded
+
     reading = LoadOptions(
         fps=args.fps,
         max_frames=args.max_frames,
@@ -71,18 +70,45 @@ def run(args: argparse.Namespace) -> int:
         start_s=args.start,
         end_s=args.end,
     )
+    with contextlib.ExitStack() as opened:
+        if is_on_web:  # before the model is loaded
+            shown = opened.enter_context(downloaded(shown))
+            _check_shown(args, shown)
+        text = _answer(args, shown, reading, generation)
+    print(text)
+    return 0
+
+
+def _check_shown(args: argparse.Namespace, shown: str) -> None:
+    """Check that a file is a picture, without options of a video, or a video."""
+    from livecc_hf.questions.asking import is_picture_file
+
+    if not (Path(shown).is_file() and is_picture_file(shown)):
+        check_is_video(shown)
+        return
+    given = [flag_of(name) for name in ("start", "end", "fps", "max_frames") if getattr(args, name) is not None]
+    if given:
+        raise ValueError(f"{' and '.join(given)}: for videos only, and {args.shown} is a picture; leave it out")
+
+
+def _answer(args: argparse.Namespace, shown: str, reading: LoadOptions, generation: dict[str, Any]) -> str:
+    """Load the model and return its answer about a file."""
+    import torch
+
+    from livecc_hf.questions.asking import answer, is_picture_file
+    from livecc_hf.video.reader import VideoReadWarning, probe_video
+
     status = Status(quiet=False)
     with warnings.catch_warnings(), contextlib.closing(status):
         show_warnings(status, (VideoReadWarning,), args.debug)
-        if not is_picture and not is_on_web:
+        if not is_picture_file(shown):
             check_start(shown, probe_video(shown), args.start)
         model, processor = load_model_of(args, status)
         if args.seed is not None:
             torch.manual_seed(args.seed)
         status.update("looking ...")
-        text = answer(model, processor, args.shown, args.question, reading, **generation)
+        text = answer(model, processor, shown, args.question, reading, **generation)
         status.clear()
         if not text:
             status.line("the model's answer is empty")
-    print(text)
-    return 0
+    return text

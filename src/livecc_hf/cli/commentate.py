@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from livecc_hf.captions.writers import FORMATS, CaptionWriter, clock, open_writer
-from livecc_hf.checkpoints.names import check_model_name
 from livecc_hf.cli.commentate_plan import Job, plan
 from livecc_hf.cli.commentate_run import Run
 from livecc_hf.cli.exits import EXIT_ERROR, EXIT_INTERRUPTED, describe
 from livecc_hf.cli.model_arguments import (
     add_model_arguments,
+    check_model_options,
     check_stream_options,
     load_model_of,
 )
 from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.cli.stream_arguments import TEXT_OPTIONS, add_option_arguments
-from livecc_hf.cli.times import check_start, parse_time
+from livecc_hf.cli.times import check_start, parse_duration, parse_time
 from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, redact
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--end", type=parse_time, metavar="TIME", help="where to stop")
     parser.add_argument(
         "--max-gap",
-        type=parse_time,
+        type=parse_duration,
         metavar="TIME",
         help="a longer jump of a file's timestamps counts as damage and is skipped; default: 1:00:00",
     )
@@ -97,12 +97,12 @@ def _add_source_arguments(group: Any) -> None:
     )
     group.add_argument(
         "--stall-timeout",
-        type=parse_time,
+        type=parse_duration,
         metavar="TIME",
         help="reconnect after this time without a frame; default: 10",
     )
     group.add_argument(
-        "--reconnects", type=int, metavar="N", help="consecutive attempts to reconnect; default: 8; 0: none"
+        "--reconnects", type=_attempts, metavar="N", help="consecutive attempts to reconnect; default: 8; 0: none"
     )
     group.add_argument(
         "--rtsp-transport", choices=RTSP_TRANSPORTS, default="auto", help="default: TCP if the server offers it"
@@ -115,6 +115,13 @@ def _add_source_arguments(group: Any) -> None:
     )
 
 
+def _attempts(text: str) -> int:
+    """Return a number of attempts: a whole number, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
+    return int(text)
+
+
 def run(args: argparse.Namespace) -> int:
     """Comment on the videos one after the other; a video that fails does not stop the others."""
     # Bad input is reported before the other imports, which take seconds.
@@ -122,15 +129,14 @@ def run(args: argparse.Namespace) -> int:
     is_alone = len(jobs) == 1
     if is_alone and jobs[0].is_file:
         check_is_video(jobs[0].video)
-    if args.model is not None:
-        check_model_name(args.model)
+    check_stream_options(args)
+    check_model_options(args)
     from livecc_hf.rendering.overlay import OverlayWarning
     from livecc_hf.video.reader import VideoReadWarning
 
     status = Status(quiet=args.quiet)
     with warnings.catch_warnings(), contextlib.closing(status):
         show_warnings(status, (VideoReadWarning, OverlayWarning), args.debug)
-        check_stream_options(args)
         if not is_alone:
             return _comment_on_all(jobs, args, status)
         with _open_video(jobs[0], args, status) as video:
@@ -220,6 +226,7 @@ def _check_file(job: Job, args: argparse.Namespace) -> VideoInfo:
     from livecc_hf.rendering.overlay import check_output
     from livecc_hf.video.reader import probe_video
 
+    check_is_video(job.video)
     info = probe_video(job.video)
     check_start(job.video, info, args.start)
     if job.overlay is not None:

@@ -10,17 +10,19 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from livecc_hf.captions.writers import FORMATS
+from livecc_hf.cli.flags import flag_of
 from livecc_hf.cli.model_arguments import check_window_options
-from livecc_hf.cli.stream_arguments import flag_of
 from livecc_hf.cli.times import check_range
 from livecc_hf.modeling.video_file import local_file
 from livecc_hf.sources.spec import SourceSpec, parse_spec, redact
+from livecc_hf.utils.output_file import check_writable
 
 _FORMAT_SUFFIXES = {"text": ".txt", "srt": ".srt", "vtt": ".vtt", "jsonl": ".jsonl"}
 _SUFFIX_FORMATS = {suffix: format for format, suffix in _FORMAT_SUFFIXES.items()}
 assert set(_FORMAT_SUFFIXES) == set(FORMATS)
 # Characters of a source's name that are replaced in a file name.
 _UNSAFE = re.compile(r"[^\w.-]+")
+_PLACEHOLDER = re.compile(r"\{\w+\}")
 PLACEHOLDERS = ("{stem}", "{name}", "{parent}", "{folder}")
 
 
@@ -54,7 +56,8 @@ def plan(args: argparse.Namespace) -> list[Job]:
     """Return one job for each video.
 
     Raises:
-        ValueError: if options conflict, a folder to write to does not exist, or two jobs would write the same file.
+        ValueError: if options conflict, a file cannot be written or has an unknown suffix, or two jobs would write the
+            same file.
         OSError: if a single video does not exist.
     """
     jobs = [_job(video, args) for video in args.videos]
@@ -80,14 +83,28 @@ def _job(video: str, args: argparse.Namespace) -> Job:
             raise
         error = found
     n_videos = len(args.videos)
-    format = args.format or (args.output and _SUFFIX_FORMATS.get(args.output.suffix.lower())) or "text"
+    format = args.format or _format_of(args.output)
     output = args.output and _target("--output", args.output, video, spec, _FORMAT_SUFFIXES[format], n_videos)
     overlay = args.overlay and _target("--overlay", args.overlay, video, spec, ".mp4", n_videos)
     return Job(video, spec, error, output, format, overlay)
 
 
+def _format_of(output: Path | None) -> str:
+    """Return the format that the suffix of `--output` stands for; text without a suffix."""
+    suffix = "" if output is None or output.is_dir() else output.suffix.lower()
+    if suffix and suffix not in _SUFFIX_FORMATS:
+        known = ", ".join(_SUFFIX_FORMATS)
+        raise ValueError(
+            f"--output {output}: unknown suffix {suffix}; expected one of {known}, or give --format for a file of "
+            "another name"
+        )
+    return _SUFFIX_FORMATS.get(suffix, "text")
+
+
 def _target(option: str, given: Path, video: str, spec: SourceSpec | None, suffix: str, n_videos: int) -> Path:
     """Return the file to write for a video: the given file, a file in the given folder, or the filled-in pattern."""
+    if unknown := set(_PLACEHOLDER.findall(str(given))) - set(PLACEHOLDERS):
+        raise ValueError(f"{option} {given}: unknown {min(unknown)}; expected some of {', '.join(PLACEHOLDERS)}")
     source = Path(video)
     if spec is not None and not spec.is_path:  # a URL, a camera, standard input
         path = unquote(urlsplit(spec.url).path) if "://" in spec.name else spec.name
@@ -148,7 +165,7 @@ def _check_pairs(args: argparse.Namespace) -> None:
 
 
 def _check_targets(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
-    """Raise an error if a file would be written twice, or a video overwritten."""
+    """Raise an error if a file would be written twice or cannot be written, or a video would be overwritten."""
     videos = [job.video for job in jobs if job.is_file]
     written: dict[Path, tuple[str, str]] = {}
     for job in jobs:
@@ -159,6 +176,7 @@ def _check_targets(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
                 if path.samefile(video):
                     which = "the video itself" if video == job.video else f"one of the videos, {video}"
                     raise ValueError(f"{option} {path} is {which}: choose another name")
+            check_writable(path, option)
             other_option, other = written.setdefault(path.resolve(), (option, job.video))
             if other_option != option:
                 raise ValueError(f"--output and --overlay would both write {path}: choose another name for one")

@@ -10,13 +10,15 @@ from pathlib import Path
 from livecc_hf.cli.lazy_service import lazy_service, token_limit
 from livecc_hf.cli.model_arguments import (
     add_model_arguments,
+    check_model_options,
     check_stream_options,
     check_window_options,
 )
 from livecc_hf.cli.status import Status
 from livecc_hf.cli.stream_arguments import add_option_arguments
+from livecc_hf.modeling.video_file import local_file
 from livecc_hf.serve.settings import ServeSettings
-from livecc_hf.sources.early_check import check_is_video
+from livecc_hf.sources.early_check import check_is_no_stream, check_is_video
 from livecc_hf.utils.extras import require_extra
 
 _HOST = "127.0.0.1"
@@ -24,9 +26,7 @@ _HOST = "127.0.0.1"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "video", nargs="?", type=Path, metavar="VIDEO", help="the page's sample video; default: the bundled clip"
-    )
+    parser.add_argument("video", nargs="?", metavar="VIDEO", help="the page's sample video; default: the bundled clip")
     parser.add_argument("--port", type=int, default=0, help="port of the page; default: any free port")
     parser.add_argument("--no-browser", action="store_true", help="print the address without opening it")
     parser.add_argument("--quiet", action="store_true", help="print only the address, warnings and errors")
@@ -34,20 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option_arguments(parser.add_argument_group("generation"))
 
 
+def _clip(video: str) -> Path:
+    """Return the page's video; raise an error if it is none."""
+    check_is_no_stream(video, "a video file that browsers play, such as an MP4")
+    check_is_video(video)
+    return Path(local_file(video))
+
+
 def run(args: argparse.Namespace) -> int:
     """Serve this computer until interrupted."""
     require_extra("serve", "livecc demo")
     check_window_options(args)
     check_stream_options(args)
-    if args.video is not None and not args.video.is_file():
-        raise ValueError(f"{args.video} is not a file: expected a video that browsers play, such as an MP4")
-    if args.video is not None:
-        check_is_video(args.video)
-    from livecc_hf.checkpoints.names import check_model_name
+    clip = None if args.video is None else _clip(args.video)
     from livecc_hf.serve.server import exit_on_sigterm, listen, make_server
 
-    if args.model is not None:
-        check_model_name(args.model)
+    check_model_options(args)
     status = Status(quiet=args.quiet)
 
     def started(failure: Exception | None) -> None:
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     with listen(_HOST, args.port) as listener:
         exit_on_sigterm()
         settings = ServeSettings(**token_limit(args))  # no token: only this computer's users can reach it
-        server = make_server(lazy_service(args, settings, status, started), clip=args.video)
+        server = make_server(lazy_service(args, settings, status, started), clip=clip)
         url = f"http://{_HOST}:{listener.getsockname()[1]}/"
         print(f"{url} (Ctrl-C ends it)", flush=True)
         if not args.no_browser:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from livecc_hf import __version__
 from livecc_hf.cli.exits import EXIT_BROKEN_PIPE, EXIT_ERROR, EXIT_INTERRUPTED, describe
+from livecc_hf.cli.flags import with_flags
 from livecc_hf.cli.parser import OneLineParser, add_commands, add_debug
 
 # Name: (summary, module); see `add_commands`.
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     command = next((word for word in argv if not word.startswith("-")), None)
+    args: argparse.Namespace | None = None
     try:
         if command == "train":  # the training script parses its own arguments
             argv.remove("train")
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _expected_errors() as error:
         if debug:
             raise
-        print(f"livecc: error: {describe(error)}", file=sys.stderr)
+        print(f"livecc: error: {with_flags(describe(error), args)}", file=sys.stderr)
         return EXIT_ERROR
 
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from livecc_hf.assets import bundled_model_path
+from livecc_hf.checkpoints.names import check_model_name
+from livecc_hf.cli.flags import flag_of
 from livecc_hf.cli.status import Status, quiet_libraries
-from livecc_hf.cli.stream_arguments import FRAME_OPTIONS, add_option_arguments, flag_of, stream_options_of
+from livecc_hf.cli.stream_arguments import FRAME_OPTIONS, add_option_arguments, stream_options_of
 from livecc_hf.modeling import StreamOptions
 
 if TYPE_CHECKING:
@@ -45,6 +47,20 @@ def add_model_arguments(group: Any, has_default: bool = True, frame_options: Seq
         help="how positions are counted; default: as saved in the checkpoint, else inferred from it",
     )
     add_option_arguments(group, frame_options)
+
+
+def check_model_options(args: argparse.Namespace) -> None:
+    """Check the options of a model before it is looked for or loaded; imports PyTorch only for a device or dtype.
+
+    Raises:
+        ValueError: if `--model` cannot be a model, this machine has no such `--device`, or `--dtype` is unknown.
+    """
+    if args.model is not None:
+        check_model_name(args.model)
+    if args.device is not None or args.dtype is not None:
+        from livecc_hf.checkpoints.placement import check_placement
+
+        check_placement(args.device, args.dtype)
 
 
 def check_window_options(args: argparse.Namespace) -> None:

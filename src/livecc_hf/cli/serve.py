@@ -12,6 +12,7 @@ from typing import Any
 from livecc_hf.cli.lazy_service import lazy_service, token_limit
 from livecc_hf.cli.model_arguments import (
     add_model_arguments,
+    check_model_options,
     check_stream_options,
     check_window_options,
 )
@@ -69,13 +70,14 @@ def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     require_extra("serve", "livecc serve")
     check_window_options(args)
+    check_stream_options(args)
     settings, ssl_files = _settings(args), _ssl_files(args)
     from livecc_hf.serve.server import exit_on_sigterm, listen, make_server
 
     status = Status(quiet=args.quiet)
     with listen(args.host, args.port) as listener:  # fails now instead of after the model was loaded
         _check_open(args, listener.getsockname()[0], settings)
-        check_stream_options(args)
+        check_model_options(args)
         exit_on_sigterm()
         failures = []
 

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from livecc_hf.cli.flags import flag_of
 from livecc_hf.modeling import stream_options
 
 FRAME_OPTIONS = ("min_pixels", "max_pixels")
@@ -31,11 +32,6 @@ def stream_options_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the given options of a stream, by name."""
     names = [option.name for option in command_options()]
     return {name: value for name in names if (value := getattr(args, name, None)) is not None}
-
-
-def flag_of(name: str) -> str:
-    """Return the command line flag of an option."""
-    return f"--{name.replace('_', '-')}"
 
 
 def whole_text(text: str) -> str:

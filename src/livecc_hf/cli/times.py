@@ -26,6 +26,18 @@ def parse_time(text: str) -> float:
     return sum(value * 60**power for power, value in enumerate(reversed(values)))
 
 
+def parse_duration(text: str) -> float:
+    """Return the seconds of a time above 0, as :func:`parse_time` does.
+
+    Raises:
+        argparse.ArgumentTypeError: if the text is not such a time.
+    """
+    seconds = parse_time(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time at all: expected a time above 0, such as 10 or 1:30")
+    return seconds
+
+
 def check_range(start_s: float | None, end_s: float | None) -> None:
     """Check that `--end` is after `--start`.
 

@@ -100,6 +100,13 @@ def parse_spec(
     return _parse_path(text, live)
 
 
+def is_stream_name(text: str) -> bool:
+    """Return whether a text names a camera, standard input, a test pattern or an address, and not a file."""
+    if text.startswith(FILE_PREFIX) or os.path.lexists(text):
+        return False
+    return text == "-" or text.startswith(("camera:", "lavfi:")) or _SCHEME.match(text) is not None
+
+
 def redact(url: str) -> str:
     """Return a URL without its secrets: user name, password, and everything after the question mark."""
     match = _SCHEME.match(url)

@@ -42,10 +42,12 @@ def write_space(out: str | os.PathLike, model_id: str, title: str | None = None,
         The folder.
 
     Raises:
-        SpaceError: if `out` is not empty, `model_id` is not a Hub id, the Hub has no such model or cannot be reached,
-            or livecc-hf is not installed.
+        SpaceError: if `out` is not empty, `model_id` is not a Hub id, `title` is blank, the Hub has no such model or
+            cannot be reached, or livecc-hf is not installed.
     """
     out = Path(out).expanduser()
+    if title is not None and not one_line(title):
+        raise SpaceError("--title is empty: give a title, or leave it out for the model's name")
     check_new_folder(out, SpaceError)
     _check_id(model_id)
     files = _files_on_hub(model_id) if check else ()
@@ -53,7 +55,9 @@ def write_space(out: str | os.PathLike, model_id: str, title: str | None = None,
     out.mkdir(parents=True, exist_ok=True)
     (out / "app.py").write_text(_TEMPLATE.read_text(encoding="utf-8").replace("@MODEL@", model_id), encoding="utf-8")
     (out / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(_card(model_id, title or f"{model_id.split('/')[1]} live"), encoding="utf-8")
+    (out / "README.md").write_text(
+        _card(model_id, one_line(title or f"{model_id.split('/')[1]} live")), encoding="utf-8"
+    )
     _copy_package(out / PACKAGE)
     return out
 

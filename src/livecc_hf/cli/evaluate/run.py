@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from livecc_hf.cli.model_arguments import add_model_arguments
+from livecc_hf.cli.model_arguments import add_model_arguments, check_model_options
 from livecc_hf.cli.status import quiet_libraries
 
 
@@ -38,12 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the rows without a prediction, and print the files; return 1 if some failed."""
-    from livecc_hf.checkpoints.names import check_model_name
     from livecc_hf.evaluation.running.plan import RunOptions
     from livecc_hf.evaluation.running.run import ModelSource
     from livecc_hf.evaluation.running.run import run as run_suites
 
-    check_model_name(args.model)
+    check_model_options(args)
     quiet_libraries(args.debug)
     options = RunOptions(
         protocol=args.protocol,

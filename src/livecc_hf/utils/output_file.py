@@ -1,0 +1,31 @@
+"""Checks of output files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .text import one_line
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Check that a file can be written, without changing it; a new one is created and removed again.
+
+    Args:
+        path: the file; its folder exists. A device or a named pipe is not opened.
+        option: the name of the option that gave it, for the message.
+
+    Raises:
+        ValueError: if it is a folder, or cannot be written.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        if path.is_file():
+            path.open("ab").close()
+        elif not path.exists():
+            path.open("xb").close()
+            path.unlink()
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise ValueError(f"{option} {os.fspath(path)} cannot be written ({reason}): choose another place") from None
