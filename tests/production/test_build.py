@@ -162,7 +162,7 @@ def test_an_input_next_to_the_results_may_be_read(tmp_path):
 
 @pytest.mark.parametrize("name", ["m.jsonl", "m.jsonl/out"])
 def test_an_out_that_cannot_be_a_folder_names_the_way_out(tmp_path, name):
-    with pytest.raises(ValueError, match=rf"out .*{name} cannot be written \(.+\): choose another out"):
+    with pytest.raises(ValueError, match=rf"{name} cannot be made a folder \(.+\): choose another place"):
         quiet_build(options_for(tmp_path, ["a"], name))
 
 

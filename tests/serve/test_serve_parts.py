@@ -87,6 +87,15 @@ def test_the_rate_of_bytes_counts_text_as_utf8_and_frames(text, is_accepted):
         inbox.receive('{"type": "finish"}', None)
 
 
+def test_the_limits_of_a_client_that_is_too_fast_are_written_out():
+    inbox = Inbox(
+        ServeSettings(max_bytes_per_s=20e6, max_messages_per_s=0.1), ClientFrameSampler(), lambda outcome: None
+    )
+    inbox.receive('{"type": "start"}', None)
+    with pytest.raises(ClientError, match=r"more than 0\.1 messages or 20,000,000 bytes a second"):
+        inbox.receive('{"type": "finish"}', None)
+
+
 def test_settings_are_checked(monkeypatch):
     for name, value in (
         ("max_frame_px", 0),

@@ -31,13 +31,33 @@ def test_other_numbers_are_other_scenes_and_the_same_numbers_the_same(tmp_path):
     assert one != other == json.loads((tmp_path / "b" / "shapes-00001.json").read_text())
 
 
-@pytest.mark.parametrize("wrong", [{"n_videos": 0}, {"duration_s": 0}, {"first": -1}, {"narrator": "nobody"}])
-def test_invalid_numbers_are_refused(tmp_path, wrong):
-    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
-        write_narrated_folder(tmp_path, **({"n_videos": 1} | wrong))
+@pytest.mark.parametrize(("every_s", "said"), [(0.0, ["0 of 2 videos", "1 of 2 videos"]), (60.0, [])])
+def test_long_work_says_how_far_it_is(tmp_path, every_s, said):
+    lines = []
+    write_narrated_folder(tmp_path, 2, 4, say=lines.append, every_s=every_s)
+    assert lines == said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("videos", "0", "videos is 0: expected 1 or more"),
+        ("seconds", "3", "seconds is 3: expected 4 or more"),
+        ("first", "-1", "first is -1: expected 0 or more"),
+    ],
+)
+def test_invalid_numbers_are_refused(tmp_path, capsys, option, value, message):
+    assert main(["data", "shapes", str(tmp_path / "out"), f"--{option}", value]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_narrator_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="nobody"):
+        write_narrated_folder(tmp_path, 1, narrator="nobody")
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path, capsys):
     (tmp_path / "notes.txt").touch()
     assert main(["data", "shapes", str(tmp_path / "notes.txt")]) == 2
-    assert "notes.txt is not a folder: choose another name" in capsys.readouterr().err
+    assert "notes.txt cannot be made a folder (it is a file): choose another place" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from ..utils.disk import DiskFullError, is_disk_full
 from ..utils.extras import require_extra
+from ..utils.output_folder import make_output_folder
 from ..utils.reports import Say, say_to_stderr
 from ..utils.text import one_line
 from .assembly import assemble
@@ -98,9 +99,9 @@ def _only_run(out: Path) -> Iterator[None]:
     """Make a folder and keep other runs out of it; raise a ValueError if one works in it, or it cannot be written."""
     from filelock import FileLock, Timeout
 
+    make_output_folder(out)
     lock = FileLock(out / ".lock")
     try:
-        out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:  # of this lock only: the stages may wait for locks of other libraries
         raise ValueError(f"another run is working in {out}: wait for it, or choose another out") from None
@@ -108,7 +109,7 @@ def _only_run(out: Path) -> Iterator[None]:
         if is_disk_full(error):
             raise
         raise ValueError(
-            f"out {out} cannot be written ({error.strerror or one_line(error)}): choose another out"
+            f"{out} cannot be written ({error.strerror or one_line(error)}): choose another out"
         ) from error
     try:
         yield

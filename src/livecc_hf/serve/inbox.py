@@ -87,8 +87,9 @@ class Inbox:
         if not self._messages.allows() or not self._bytes.allows(n_bytes):
             raise ClientError(
                 "too_fast",
-                f"more than {self._settings.max_messages_per_s:g} messages or {self._settings.max_bytes_per_s:g} bytes "
-                "a second: send no more than the model sees, 2 frames a second",
+                f"more than {self._settings.max_messages_per_s:,.10g} messages or "
+                f"{self._settings.max_bytes_per_s:,.10g} bytes a second: send no more than the model sees, 2 frames a "
+                "second",
                 CLOSE_POLICY,
             )
         received = self._unpack(data or b"") if text is None else read_message(text)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from .scene import COLOURS, RADIUS, SHAPES, Event, Mark, ObjectTrack, Scene
 
+MIN_SCENE_S = 4
 STEP_S = 0.05
 # The director acts midway between two frames of a 2-fps stream, since a change exactly at a frame is ambiguous.
 ACTION_STEPS, ACTION_PHASE = 10, 5
@@ -67,8 +68,8 @@ def simulate(seed: int, duration_s: float, options: WorldOptions | None = None) 
     Raises:
         ValueError: if the clip is shorter than 4 seconds, or no valid scene was found.
     """
-    if duration_s < 4:
-        raise ValueError(f"duration_s is {duration_s}; a scene needs at least 4 seconds")
+    if duration_s < MIN_SCENE_S:
+        raise ValueError(f"duration_s is {duration_s}: expected {MIN_SCENE_S} or more")
     for attempt in range(500):
         try:
             return _Simulation(f"{seed}/{attempt}", duration_s, options or WorldOptions()).run()

@@ -1,9 +1,11 @@
-"""Checks of output folders."""
+"""Makes and checks output folders."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from .disk import is_disk_full
 
 
 def check_new_folder(out: Path, error: type[ValueError] = ValueError) -> None:
@@ -21,3 +23,19 @@ def check_new_folder(out: Path, error: type[ValueError] = ValueError) -> None:
     above = next((folder for folder in out.parents if os.path.lexists(folder)), None)
     if above is not None and not above.is_dir():
         raise error(f"{out} cannot be created: {above} is not a folder; choose another place")
+
+
+def make_output_folder(out: Path) -> None:
+    """Make a folder, with its parents, unless it exists.
+
+    Raises:
+        ValueError: if it cannot be made: a file is in its place, or the place cannot be written.
+        OSError: if the disk is full.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise ValueError(f"{out} cannot be made a folder ({reason}): choose another place") from error

@@ -55,6 +55,14 @@ def test_wrong_options_are_refused(options, message):
 
 def test_rates():
     assert [parse_rate(text) for text in ("0", "100", "1.5M", "2g")] == [None, 100, 1572864, 2 * 1024**3]
+    assert parse_rate("0.0") is None
+    assert parse_rate("0.3") == parse_rate("0.0001K") == 1  # the slowest, not without a limit
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "videos").touch()
+    with pytest.raises(ValueError, match=r"videos cannot be made a folder \(it is a file\): choose another place"):
+        fetch(["https://a.example/1"], tmp_path / "videos")
 
 
 def test_a_file_in_another_encoding_is_named(tmp_path):

@@ -26,6 +26,8 @@ from livecc_hf.production.outputs.dataset_folder import (
 from livecc_hf.production.outputs.push import count_unreachable_videos, push_dataset
 from livecc_hf.production.schemas import CLIP_SCHEMA, words_array
 from livecc_hf.production.stages.clips import PretrainClips, SftClips
+from livecc_hf.production.stages.talking_head import TalkingHead
+from livecc_hf.production.stages.text_loss import TextLoss
 from livecc_hf.publishing.hub import PushError
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -238,13 +240,25 @@ def test_the_card_is_filled(tmp_path):
         "1. **pretrain_clips**: Cuts clips for pre-training",
         "`max_gap_s` = `2.5`",
         "| metadata | 2,000 | 1,500 | 75.0 % | 300.00 | 250.50 |",
-        "| pretrain_clips | 1,500 | 4,000 | 266.7 % |  |  |",
+        "| pretrain_clips | 1,500 | 4,000 |  |  |  |",  # clips are no share of videos
         "Copyright",
         "Faces and voices",
         "conversations.jsonl",
         "Ask us.",
     ):
         assert text in card.text, text
+
+
+def test_the_card_says_nothing_of_the_machine_and_of_filters_that_did_not_run():
+    summary = DatasetSummary(1, 1, 1, 1.0)
+    for stages, text in (
+        ([], "No filter of faces was used."),
+        ([TalkingHead(model="~/models/qwen"), TextLoss(model="/home/me/qwen")], "were removed (talking_head);"),
+    ):
+        card = str(make_card(DatasetAbout("A", stages=stages), summary))
+        assert text in card
+        assert "/home/me" not in card and "~" not in card and "`device`" not in card
+    assert "`model` = `'qwen'`" in card
 
 
 @pytest.mark.parametrize(

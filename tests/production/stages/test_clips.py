@@ -14,6 +14,7 @@ from clip_rules import Rules, talk, videos
 
 from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA, VIDEO_SCHEMA
 from livecc_hf.production.stages.clips import PretrainClips, SftClips
+from livecc_hf.utils.text import counted
 
 
 def test_what_a_clip_holds():
@@ -198,7 +199,7 @@ def test_stages_cut_any_words_as_the_rules_do(words_of, is_sft):
                 assert item["end_s"] - item["start_s"] <= SMALL["max_s"]
                 assert item["end_s"] - item["start_s"] >= SMALL["min_s"]
             else:
-                assert item["detail"] == f"{stop - first} words"
+                assert item["detail"] == counted(stop - first, "word")
         without = [piece["reason"] for piece in pieces if piece["id"] == f"v{row}"]
         assert without == ([] if any(reason is None for _, _, reason in expected) else ["no_clip"])
 

@@ -17,7 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="FOLDER", help="folder for the videos, each with a caption file")
     parser.add_argument("--videos", type=int, default=64, metavar="N", help="number of videos (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=int, default=16, metavar="S", help="length of each video, in seconds (default: %(default)s)"
+        "--seconds",
+        type=int,
+        default=16,
+        metavar="S",
+        help="length of each video in seconds, 4 or more (default: %(default)s)",
     )
     parser.add_argument(
         "--narrator",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from threading import Lock, RLock
 from typing import Any
 
@@ -37,10 +37,16 @@ class Worker:
 
     def __init__(self, environment: Mapping[str, str] | None = None):
         self.environment = dict(environment or {})
-        self.pid: int | None = None
+        self._process: BaseProcess | None = None
         self._executor: ProcessPoolExecutor | None = None
         self._lock = Lock()
         self._is_closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the process; `None` if there is none."""
+        process = self._process
+        return None if process is None else process.pid
 
     def run(self, function: Any, *args: Any, limit_s: float | None = None) -> Any:
         """Call a function in the process and return its result.
@@ -76,14 +82,11 @@ class Worker:
         """Let the idle process exit normally, so that it frees its resources; later calls of `run` raise."""
         with self._lock:
             self._is_closed = True
-            executor, pid = self._executor, self.pid
+            executor, process = self._executor, self._process
         if executor is not None:
             executor.shutdown(wait=False)
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                for _ in range(round(_FINISH_S / 0.01)):
-                    os.kill(pid, 0)
-                    time.sleep(0.01)
+        if process is not None:
+            process.join(_FINISH_S)
         self.close()
 
     def close(self) -> None:
@@ -102,7 +105,9 @@ class Worker:
                     1, get_context("spawn"), initializer=_begin_worker, initargs=(self.environment,)
                 )
         if is_new:
-            self.pid = executor.submit(_own_pid).result()
+            pid = executor.submit(_own_pid).result()
+            # `Process` can be waited for and killed on every system, unlike its id.
+            self._process = next((child for child in active_children() if child.pid == pid), None)
             with self._lock:
                 is_late = self._is_closed
             if is_late:  # closed during the start, before the process id was known
@@ -111,17 +116,15 @@ class Worker:
         return executor
 
     def _death(self) -> WorkerDiedError:
-        self.pid = None  # must not be killed: the system may have given the id to another process
         self._end()
         return WorkerDiedError("its worker process died (killed, out of memory, or crashed)")
 
     def _end(self) -> None:
         with self._lock:
             executor, self._executor = self._executor, None
-            pid, self.pid = self.pid, None
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
         if executor is not None:
             executor.shutdown(wait=False, cancel_futures=True)
 

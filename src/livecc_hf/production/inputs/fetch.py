@@ -12,6 +12,7 @@ from typing import Any
 
 from ...captions.languages import language_code
 from ...utils.extras import require_extra
+from ...utils.output_folder import make_output_folder
 from ...utils.reports import Say, say_to_stderr
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
@@ -109,7 +110,8 @@ def parse_rate(text: str) -> int | None:
     match = _RATE.fullmatch(str(text).strip())
     if match is None:
         raise ValueError(f"rate is {text!r}: expected bytes per second such as 500K or 4M, or 0 for no limit")
-    return round(float(match[1]) * _FACTORS[match[2].upper()]) or None
+    rate = float(match[1]) * _FACTORS[match[2].upper()]
+    return max(round(rate), 1) if rate else None
 
 
 def _caption_tags(languages: Sequence[str]) -> list[str]:
@@ -175,19 +177,18 @@ def fetch(
 
     Raises:
         ImportError: if yt-dlp is not installed.
+        ValueError: if the folder cannot be written.
         OSError: if the disk is full; the files so far are kept, and the same call continues the download.
     """
     require_extra("fetch", "livecc data fetch")
     options = options or FetchOptions()
     out = Path(out).expanduser()
-    out.mkdir(parents=True, exist_ok=True)
-    listener = _Listener(say)
+    make_output_folder(out)
+    listener, failed = _Listener(say), []
     settings = ytdlp_options(out, options) | {"logger": listener, "progress_hooks": [listener.progress]}
-    archive = Path(settings["download_archive"])
-    done_before, failed = _count_lines(archive), []
-    with _downloader(settings) as downloader:
+    with _downloader(settings, listener) as downloader:
         for number, url in enumerate(urls, 1):
-            before, known = _count_lines(archive), listener.known
+            before, known = listener.done, listener.known
             listener.errors.clear()
             say(f"{number} of {len(urls)}: {url}")
             downloader.download([url])  # its exit code is of no use: after a first failure it stays 1
@@ -197,11 +198,11 @@ def fetch(
                     raise OSError(f"the disk of {out} is full: free some space and run the same command again")
                 failed.append((url, reason))
                 say(f"  failed: {reason}")
-            say(f"  {_count_lines(archive) - before} fetched, {listener.known - known} fetched earlier")
-    return FetchResult(_count_lines(archive) - done_before, listener.known, failed)
+            say(f"  {listener.done - before} fetched, {listener.known - known} fetched earlier")
+    return FetchResult(listener.done, listener.known, failed)
 
 
-def _downloader(settings: dict[str, Any]) -> Any:
+def _downloader(settings: dict[str, Any], listener: _Listener) -> Any:
     """Return a `yt_dlp.YoutubeDL` that does not list a video in the archive if its captions failed."""
     from yt_dlp import YoutubeDL
 
@@ -214,16 +215,17 @@ def _downloader(settings: dict[str, Any]) -> Any:
                 self.report_error(f"captions of {info_dict.get('id')} could not be fetched: {', '.join(lost)}")
             else:
                 super().record_download_archive(info_dict)
+                listener.done += 1
 
     return Downloader(settings)
 
 
 class _Listener:
-    """Receives yt-dlp's messages: collects errors, counts known videos, and reports progress."""
+    """Receives yt-dlp's messages: collects errors, counts videos, and reports progress."""
 
     def __init__(self, say: Say):
         self.errors: list[str] = []
-        self.known = 0
+        self.known = self.done = 0
         self._say = say
         self._said_at_s = time.monotonic()
 
@@ -259,7 +261,3 @@ class _Listener:
 def _plain(message: str) -> str:
     """Return a message without ANSI colour codes."""
     return re.sub(r"\x1b\[[0-9;]*m", "", message)
-
-
-def _count_lines(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0

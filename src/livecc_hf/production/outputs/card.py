@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..stages.base import Stage
+from ..stages.registry import HOW_KEYS
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCard
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 _FUNNEL_KEYS = ("items_in", "items_out", "hours_in", "hours_out")
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
 _DATA_FILES = [{"split": "train", "path": "data/*.parquet"}]
+_SPEAKER_FILTERS = ("talking_head", "active_speaker")  # stages that drop clips by the people they show
 _UNKNOWN = "unknown"  # name of a license that is not stated
 
 
@@ -123,7 +126,7 @@ def make_card(
         "## Columns\n\n" + _columns(has_videos, has_jsonl),
         "## Sources\n\n" + (_bullets(about.sources) or "Not stated by the dataset's maker."),
         "## How it was made\n\n" + (_made(about.stages) or "Not stated by the dataset's maker."),
-        *(["## What each stage kept\n\n" + _funnel(about.funnel)] if about.funnel else []),
+        *(["## What each stage kept\n\n" + _funnel(about)] if about.funnel else []),
         "## Before use\n\n" + _checks(about),
         *([about.notes.strip()] if about.notes.strip() else []),
     ]
@@ -212,34 +215,44 @@ def _made(stages: Sequence[Stage]) -> str:
         doc = (type(stage).__doc__ or "").strip().split("\n")[0]
         parts.append(f"{number}. **{stage.name}**: {doc}")
         parts += [
-            f"   - `{item.name}` = `{getattr(stage, item.name)!r}`: {item.metadata['help']}"
+            f"   - `{item.name}` = `{_shown(getattr(stage, item.name))!r}`: {item.metadata['help']}"
             for item in fields(stage)
-            if item.metadata.get("help")
+            if item.metadata.get("help") and item.name not in HOW_KEYS
         ]
     return "\n".join(parts)
 
 
-def _funnel(funnel: Mapping[str, Mapping[str, float | None]]) -> str:
+def _shown(value: Any) -> Any:
+    """Return an option's value for the public: of a path on this machine, such as of a model, only the last name."""
+    is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~"))
+    return Path(value).name if is_path else value
+
+
+def _funnel(about: DatasetAbout) -> str:
+    makers = {stage.name for stage in about.stages if stage.makes_clips}
     lines = ["| stage | items in | items out | kept | hours in | hours out |", "|---|--:|--:|--:|--:|--:|"]
-    for stage, counts in funnel.items():
+    for stage, counts in about.funnel.items():
         items_in, items_out = (counts[key] or 0 for key in ("items_in", "items_out"))
-        share = f"{100 * items_out / items_in:.1f} %" if items_in else ""
+        share = f"{100 * items_out / items_in:.1f} %" if items_in and stage not in makers else ""
         hours = [counts.get(key) for key in ("hours_in", "hours_out")]
         shown = ["" if value is None else f"{value:,.2f}" for value in hours]
         lines.append(f"| {stage} | {items_in:,} | {items_out:,} | {share} | {shown[0]} | {shown[1]} |")
-    return "\n".join(
-        [*lines, "", "Items are videos until they are cut into clips, so a stage can have more items out than in."]
-    )
+    return "\n".join([*lines, "", "Items are videos up to the input of the stage that cuts clips, and clips after it."])
 
 
 def _checks(about: DatasetAbout) -> str:
     license_text = about.license_name if about.license == "other" and about.license_name else about.license
+    filters = [stage.name for stage in about.stages if stage.name in _SPEAKER_FILTERS]
+    faces = "No filter of faces was used."
+    if filters:
+        faces = (
+            f"Clips that mostly show who speaks were removed ({', '.join(filters)}); this does not anonymise anyone."
+        )
     return f"""- **Copyright.** The licence stated here ({license_text}) is the choice of this dataset's maker for the
   collection. Each video, its sound and its words belong to their authors: check the terms of every source, and whether
   your use is legal in your country. Remove videos if their owners ask for it.
-- **Faces and voices.** The videos show and name people who may not know of this dataset. A talking-head filter removes
-  videos that mostly show a speaker's face; it does not anonymise anyone. Faces and voices are personal data in many
-  countries; do not use the dataset to identify people or clone voices.
+- **Faces and voices.** The videos show and name people who may not know of this dataset. {faces}
+  Faces and voices are personal data in many countries; do not use the dataset to identify people or clone voices.
 - **Words are automatic.** Captions and speech recognition make mistakes, also in names and numbers, and the words of
   captions without word times were spread evenly over their line. The words may be wrong, biased or offensive: nobody
   has read all of them.

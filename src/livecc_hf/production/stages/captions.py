@@ -15,7 +15,7 @@ from ...captions.files import read_captions
 from ...captions.segmentation import segmenter_fault
 from ...captions.timed_text import CaptionError, TimedText
 from ...captions.words import MAX_WORD_S, Lost
-from ...utils.text import one_line
+from ...utils.text import counted, one_line
 from ..columns import with_column
 from ..schemas import SUBTITLES
 from .base import LostPart, Stage, StageResult, lost_parts, split
@@ -91,7 +91,9 @@ class Captions(Stage):
         n_distinct = count_distinct(words)
         for row in np.flatnonzero(n_distinct < self.min_distinct_words).tolist():
             if faults.reasons[row] is None:
-                detail = f"{n_distinct[row]} different words: expected at least {self.min_distinct_words}"
+                detail = (
+                    f"{counted(int(n_distinct[row]), 'different word')}: expected at least {self.min_distinct_words}"
+                )
                 faults.refuse(row, "few_words", detail)
         has_captions = inline_rows | np.array([bool(path) for path in paths], bool)
         return self._result(batch, words, faults, n_distinct, has_captions)

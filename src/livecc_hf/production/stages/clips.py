@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 from ...captions.arrow import WORD
 from ...captions.segmentation import without_needless_spaces
 from ...modeling.grammar import FRAME_STEP_S
+from ...utils.text import counted
 from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from .base import TEXT_WORDS, Stage, StageResult
 from .cutting import ALL_CAPITALS, CAPITAL_FIRST, Pieces, Words, characters_of, cut, flat_words, sentence_starts
@@ -164,6 +165,7 @@ class _ClipStage(Stage):
         piece_rows = words.row_of[pieces.first]
         gone = np.flatnonzero(codes)
         first, stop = pieces.first[gone], pieces.stop[gone]
+        n_words = pa.array(stop - first)
         rows = piece_rows[gone]
         seconds = words.end_s[stop - 1] - words.start_s[first]
         of_pieces = {
@@ -172,7 +174,9 @@ class _ClipStage(Stage):
             "stage": pa.array([self.name] * len(gone), pa.string()),
             "reason": pa.array(_REASONS[codes[gone]], pa.string()),
             "value": pa.array(values[gone], from_pandas=True),
-            "detail": pc.binary_join_element_wise(pc.cast(pa.array(stop - first), pa.string()), "words", " "),
+            "detail": pc.binary_join_element_wise(
+                pc.cast(n_words, pa.string()), pc.if_else(pc.equal(n_words, 1), "word", "words"), " "
+            ),
             "hours": seconds / 3600,
             "text": text.slices(first, np.minimum(first + TEXT_WORDS, stop)),
             "start_s": words.start_s[first],
@@ -197,7 +201,9 @@ class _ClipStage(Stage):
             "stage": pa.array([self.name] * len(rows), pa.string()),
             "reason": pa.array(["no_clip" if fault is None else "error" for fault in faults], pa.string()),
             "value": pa.nulls(len(rows), pa.float64()),
-            "detail": pa.array([fault or f"{n} words" for fault, n in zip(faults, n_words, strict=True)], pa.string()),
+            "detail": pa.array(
+                [fault or counted(int(n), "word") for fault, n in zip(faults, n_words, strict=True)], pa.string()
+            ),
             "hours": np.maximum(duration_s - pieces_s, 0) / 3600,
             "text": pa.nulls(len(rows), pa.string()),  # the rows of the pieces have the words
         }

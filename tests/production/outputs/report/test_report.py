@@ -1,6 +1,8 @@
 """The report: counts and charts, and spoken text that must not break the page."""
 
 import re
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -8,11 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from livecc_hf.production.execution.units import StageStats
-from livecc_hf.production.outputs.report.charts import draw, make_distributions, thresholds_of
+from livecc_hf.production.outputs.report.charts import cutting_stage, draw, make_distributions, thresholds_of
 from livecc_hf.production.outputs.report.write import write_report
 from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA, words_array
 from livecc_hf.production.stages.clips import PretrainClips
 from livecc_hf.production.stages.text_loss import TextLoss
+
+
+@dataclass(frozen=True)
+class MyClips(PretrainClips):
+    """Cuts clips in its own way."""
+
+    name: ClassVar[str] = "my_clips"
+
 
 STAGES = [PretrainClips(), TextLoss(max_loss=5)]
 STATS = [StageStats("input", 10, 9), StageStats("pretrain_clips", 9, 30, 0.5, 0.4), StageStats("text_loss", 30, 20)]
@@ -55,6 +65,17 @@ def test_the_page_shows_counts_thresholds_and_samples_and_is_safe(tmp_path):
     assert not any(f"{name} =" in page for name in ("name", "takes", "makes_clips", "batch_rows"))
     assert len(re.findall(r"<b>d\d+<", page)) == 7  # six samples of a reason, one of the other
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("n_clips", [4, 9, 30])
+def test_clips_are_no_share_of_videos(tmp_path, n_clips):
+    """Also if there are not more of them, and if a stage of the user's own cuts them."""
+    stats = [StageStats("input", 10, 9), StageStats("my_clips", 9, n_clips), StageStats("text_loss", n_clips, 3)]
+    write_report(tmp_path, stats, [MyClips(), TextLoss()], [clips(3)], dropped_file(tmp_path, []))
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("clips of videos") == 1 and page.count('class="share"') == 2
+    assert f"9 videos in, {n_clips} clips kept" in page
+    assert cutting_stage(stats, [MyClips(), TextLoss()]) == 1
 
 
 def test_samples_do_not_depend_on_the_order(tmp_path):

@@ -157,7 +157,7 @@ def test_the_worst_place_is_told():
 def test_places_are_times_of_the_player():
     past_end = [HeardWord(70.0, 70.5, "thanks", 0.9)]
     _, [lost] = HallucinationRules().apply([stretch(past_end)], LENGTH_S, lambda time_s: time_s + 100)
-    assert lost.detail == "1 of 1 words; at 170.0 s: the sound ends at 160.0 s"
+    assert lost.detail == "1 of 1 word; at 170.0 s: the sound ends at 160.0 s"
     assert lost.value == 10.0  # seconds between the two
 
 

@@ -108,8 +108,9 @@ def draw(stats: Sequence[StageStats], distributions: Sequence[Distribution], sta
     )
     heights = [1.0 + 0.42 * len(stats), *[3.0] * (rows - 1)]
     grid = figure.add_gridspec(rows, 2, height_ratios=heights)
-    _draw_funnel(figure.add_subplot(grid[0, 0]), stats, "items")
-    _draw_funnel(figure.add_subplot(grid[0, 1]), stats, "hours")
+    cut = cutting_stage(stats, stages)
+    _draw_funnel(figure.add_subplot(grid[0, 0]), stats, "items", cut)
+    _draw_funnel(figure.add_subplot(grid[0, 1]), stats, "hours", None)
     for number, item in enumerate(distributions):
         axes = figure.add_subplot(grid[1 + number // 2, number % 2])
         _draw_distribution(axes, item, thresholds_of(item, stages))
@@ -132,7 +133,8 @@ def thresholds_of(item: Distribution, stages: Sequence[Stage]) -> list[tuple[str
     return found
 
 
-def _draw_funnel(axes: Axes, stats: Sequence[StageStats], what: str) -> None:
+def _draw_funnel(axes: Axes, stats: Sequence[StageStats], what: str, cut: int | None) -> None:
+    """Draw a bar for each stage; `cut` is the index of the stage that cuts clips, if it is to be marked."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     given = [getattr(item, f"{what}_in") for item in stats]
@@ -141,7 +143,6 @@ def _draw_funnel(axes: Axes, stats: Sequence[StageStats], what: str) -> None:
     axes.barh(places, given, color=_DROPPED_COLOUR, alpha=0.35, height=0.72, label="dropped")
     axes.barh(places, left, color=_KEPT_COLOUR, height=0.72, label="kept")
     widest = max([*given, *left, 1e-9])
-    cut = _cutting_stage(stats) if what == "items" else None
     for place, before, after in zip(places.tolist(), given, left, strict=True):
         number = f"{after:,.0f}" if what == "items" or after >= 100 else f"{after:.2f}"
         if what == "hours" and not after and stats[place].items_out:
@@ -164,10 +165,10 @@ def _draw_funnel(axes: Axes, stats: Sequence[StageStats], what: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _cutting_stage(stats: Sequence[StageStats]) -> int | None:
-    """Return the index of the stage that cut videos into clips; `None` if there is none."""
-    names = [item.name for item in stats]
-    return next((names.index(stage) for stage in _CLIP_STAGES if stage in names), None)
+def cutting_stage(stats: Sequence[StageStats], stages: Sequence[Stage]) -> int | None:
+    """Return the index of the stage that cuts videos into clips; `None` if there is none."""
+    makers = {stage.name for stage in stages if stage.makes_clips}
+    return next((index for index, item in enumerate(stats) if item.name in makers), None)
 
 
 def _draw_distribution(axes: Axes, item: Distribution, thresholds: Sequence[tuple[str, float]]) -> None:

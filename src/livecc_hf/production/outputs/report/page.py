@@ -7,10 +7,11 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
+from ....utils.text import counted
 from ...execution.units import StageStats
 from ...stages.base import Stage
 from ...stages.registry import HOW_KEYS
-from .charts import BINS, Distribution, thresholds_of
+from .charts import BINS, Distribution, cutting_stage, thresholds_of
 from .html import anchor, code, number, plain_value, table, text
 from .pictures import Photographer
 from .samples import ReportSample
@@ -65,7 +66,7 @@ def make_page(
     shown = [stage for stage in names if stage in by_name or found.reasons_of(stage)]
     links = "".join(f'<a href="#{anchor("stage", stage)}">{text(stage)}</a>' for stage in shown)
     nav = f'<nav>{links}<a href="#kept">kept</a></nav>'
-    sections = [f"<h1>Data production: {name}</h1>{nav}{_overview(stats, found, shown)}"]
+    sections = [f"<h1>Data production: {name}</h1>{nav}{_overview(stats, stages, found, shown)}"]
     sections += [writer.stage(stage, by_name.get(stage), stats_of.get(stage)) for stage in shown]
     kept = "".join(writer.sample(sample, sample.others) for sample in found.kept) or "<p>Nothing.</p>"
     sections.append(f'<h2 id="kept">Kept <span class="soft">{len(found.kept)} shown</span></h2>{kept}')
@@ -79,19 +80,20 @@ def make_page(
     )
 
 
-def _overview(stats: Sequence[StageStats], found: Findings, shown: Sequence[str]) -> str:
+def _overview(stats: Sequence[StageStats], stages: Sequence[Stage], found: Findings, shown: Sequence[str]) -> str:
     """Return the funnel as a table."""
     rows = []
-    for item in stats:
+    cut = cutting_stage(stats, stages)
+    for index, item in enumerate(stats):
         share = item.items_out / item.items_in if item.items_in else 0.0
-        bar = f'<span class="share"><em style="width:{100 * min(share, 1):.1f}%"></em></span>'
+        bar = f'<span class="share"><em style="width:{100 * share:.1f}%"></em></span>' if index != cut else ""
         hours = [
             f"{value:,.2f}" if value or not items else "unknown"
             for value, items in ((item.hours_in, item.items_in), (item.hours_out, item.items_out))
         ]
         n_dropped = sum(count for (stage, _), count in found.reasons.items() if stage == item.name)
         counts = [f"{value:,}" for value in (item.items_in, item.items_out)]
-        percent = f"{share:.1%}" if share <= 1 else "clips of videos"
+        percent = f"{share:.1%}" if index != cut else "clips of videos"
         name = text(item.name)
         if item.name in shown:
             name = f'<a href="#{anchor("stage", item.name)}">{name}</a>'
@@ -113,7 +115,11 @@ class _Writer:
     def stage(self, name: str, stage: Stage | None, stats: StageStats | None) -> str:
         """Return the section of a stage, which fits on a screen while its samples are collapsed."""
         doc = (type(stage).__doc__ or "").strip().split("\n")[0] if stage is not None else ""
-        counts = f"{stats.items_in:,} in, {stats.items_out:,} kept" if stats is not None else ""
+        counts = ""
+        if stats is not None and stage is not None and stage.makes_clips:
+            counts = f"{counted(stats.items_in, 'video')} in, {counted(stats.items_out, 'clip')} kept"
+        elif stats is not None:
+            counts = f"{stats.items_in:,} in, {stats.items_out:,} kept"
         facts = f'<p class="soft">{code(doc)}</p>' if doc else ""
         facts += _thresholds(stage) if stage is not None else ""
         items = [entry for entry in self._items if entry[1].is_cut_by(name)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ....utils.text import counted
 from .charts import Distribution
 from .html import number, player_time, text
 from .pictures import Picture, Strip, link_to
@@ -107,7 +108,7 @@ def _frame(sample: ReportSample, picture: Picture, end_s: float, folder: Path) -
         f'<b style="left:{100 * face["left"]:.1f}%;top:{100 * face["top"]:.1f}%">{face["score"]:+.1f}</b>'
         for face in faces
     )
-    label = f"At {player_time(picture.time_s)}" + (f", {len(faces)} face(s)" if faces else "")
+    label = f"At {player_time(picture.time_s)}" + (f", {counted(len(faces), 'face')}" if faces else "")
     width, height = picture.size_px
     image = f'<img src="{picture.source}" alt="{label}" width="{width}" height="{height}" decoding="async">'
     inner = f"{image}{boxes}{scores}{time}"
@@ -124,7 +125,7 @@ def _speech(sample: ReportSample, end_s: float) -> str:
         f"{(word['start_s'] - sample.start_s) / length_s * 1000:.1f}z"
         for word in sample.words
     )
-    label = f"{len(sample.words)} words"
+    label = counted(len(sample.words), "word")
     return (
         f'<svg class="speech wide" viewBox="0 0 1000 8" preserveAspectRatio="none" role="img" aria-label="{label}">'
         f'<path d="{path}"/></svg>'

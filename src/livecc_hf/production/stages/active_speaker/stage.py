@@ -14,7 +14,7 @@ import pyarrow as pa
 from ....data.media.paths import resolve_media
 from ....utils.counts import check_counts
 from ....utils.device_errors import is_accelerator_failure, is_out_of_memory
-from ....utils.text import one_line
+from ....utils.text import counted, one_line
 from ...backends.speech_audio import NoAudioError, SpeechAudio, decode_speech
 from ...columns import scores_array, with_column
 from ...errors import DeviceError
@@ -213,7 +213,9 @@ class ActiveSpeaker(ModelStage):
             faces += _sample_faces(tracks, clip.start_s + begin_s + pictures.first / FPS)
         if fault is not None:
             return _Score(reason=fault[0], detail=fault[1])
-        return _Score(n_spoken / n_frames, faces, detail=f"{n_spoken} of {n_frames} frames in {len(windows)} window(s)")
+        return _Score(
+            n_spoken / n_frames, faces, detail=f"{n_spoken} of {n_frames} frames in {counted(len(windows), 'window')}"
+        )
 
     def _score_window(self, clip: _Clip, pictures: Pictures, sound: np.ndarray, first: int) -> list[ScoredTrack]:
         network, detector = self.loaded

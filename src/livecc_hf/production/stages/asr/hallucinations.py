@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ....utils.text import counted
+
 # Constants of Whisper's `word_anomaly_score`, for improbable, short and long words, and of its score for a phrase,
 # which is judged by its first words.
 _IMPROBABLE, _SHORT_S, _LONG_S, _SHORT_WEIGHT = 0.15, 0.133, 2.0, 15.0
@@ -294,6 +296,6 @@ def _lost_words(reason: str, found: list[_Found], heard: _Heard, n_words: int) -
     worst = max(found, key=lambda item: item.value)
     first = heard.words[worst.rows[0]]
     places = f", the worst of {len(found)} places" if len(found) > 1 else ""
-    detail = f"{count} of {n_words} words; at {heard.shown_s(first.start_s):.1f} s{places}: {worst.detail}"
+    detail = f"{count} of {counted(n_words, 'word')}; at {heard.shown_s(first.start_s):.1f} s{places}: {worst.detail}"
     text = " ".join(heard.words[row].text for row in worst.rows[:_EXAMPLE_WORDS])
     return LostWords(reason, count, n_words, float(worst.value), detail, text)
