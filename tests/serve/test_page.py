@@ -105,6 +105,39 @@ def test_the_demo_clip_starts_with_one_click(browser, tiny, length_s, tmp_path):
         assert watcher.complaints == [] and watcher.foreign == []
 
 
+def test_a_transcript_can_be_saved_until_another_video_is_open(watcher, tmp_path):
+    watcher.click("#clip")
+    watcher.wait_for(lambda: watcher.segments)
+    watcher.click("#close")
+    assert watcher.page.evaluate("document.activeElement.id") == "clip"  # not nowhere, for users of the keyboard
+    assert watcher.page.is_disabled("#transcript .time")
+    name, text = watcher.saved("txt", tmp_path)
+    assert name == "clip.txt" and text
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    watcher.page.set_input_files("#file-input", tmp_path / "broken.mp4")
+    watcher.wait_for(lambda: "cannot play this file" in watcher.notice)
+    assert watcher.saved("txt", tmp_path)[1] == text
+    watcher.click("#camera")
+    watcher.wait_for_state("live")
+    assert watcher.page.inner_text("#transcript") == ""
+
+
+def test_keys_work_after_the_position_was_moved_with_the_mouse(watcher):
+    watcher.page.set_input_files("#file-input", demo_clip_path())
+    watcher.wait_for_state("live")
+    watcher.page.click("#place")
+    assert watcher.page.evaluate("document.activeElement.id") == "place"
+    watcher.page.keyboard.press("k")
+    assert watcher.page.inner_text("#state") == "Paused"
+    watcher.go_to(5.5)
+    watcher.page.focus("#place")
+    watcher.page.keyboard.press("ArrowRight")
+    watcher.wait_for(lambda: abs(watcher.time_s - 10.5) < 0.2)  # as beside the slider, not its step of 0.1 s
+    watcher.page.focus("#volume")
+    watcher.page.keyboard.press("ArrowLeft")
+    assert watcher.page.input_value("#volume") == "0.95"
+
+
 def test_camera_and_pause(watcher, served):
     watcher.click("#camera")
     watcher.wait_for_state("live")

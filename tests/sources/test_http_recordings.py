@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from media import write_video
+from senders import LiveServer
 
 from livecc_hf.cli.main import main
 from livecc_hf.sources import SourceOpenError, open_source
@@ -153,3 +154,15 @@ def test_other_failures_do_not_mention_an_index(serve, tmp_path):
     with pytest.raises(Exception, match="broke|broken") as error:
         read(serve(False).url("a.mp4"))
     assert "index" not in str(error.value)
+
+
+def test_an_address_that_cannot_be_opened_is_an_error_before_the_model_is_loaded(capsys):
+    server = LiveServer()
+    server.refuse = 404
+    try:
+        assert main(["commentate", server.url("none.mp4")]) == 2
+    finally:
+        server.stop()
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert "none.mp4: 404, not found" in shown.err

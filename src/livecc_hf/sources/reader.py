@@ -129,6 +129,15 @@ class StreamReader:
         """End the iteration, as soon as the current read returns."""
         self._stop.set()
 
+    def check(self) -> None:
+        """Open a recording at a web address and close it again; other sources may be readable only once.
+
+        Raises:
+            SourceOpenError: if it cannot be opened.
+        """
+        if self.spec.kind in ("http", "hls"):
+            self._open().close()
+
     def find_failure(self) -> SourceError | None:
         """Return an error if the reader hangs in a read without a time limit, such as that of a camera; else `None`."""
         if time.monotonic() > self._hung_at_s:

@@ -156,7 +156,7 @@ class Source:
         )
 
     def wait_ready(self) -> None:
-        """Start a paced source and wait for its first frames; for other sources do nothing.
+        """Start a paced source and wait for its first frames; open a recording at a web address once, to check it.
 
         From then on, outdated frames of a source that cannot wait, such as a camera, are skipped until the iteration
         starts. A recording or a pipe waits for the iteration.
@@ -166,6 +166,8 @@ class Source:
         """
         if self._feed is not None:
             self._feed.wait_ready()
+        elif self._reader is not None:
+            self._reader.check()
 
     def __iter__(self) -> Generator[FrameChunk, None, None]:
         """Yield the chunks.

@@ -59,8 +59,9 @@ export class Controls {
   }
 
   key(event) {
-    const isTyping = event.target.closest("input, select, textarea, dialog");
-    if (isTyping || event.ctrlKey || event.metaKey || event.altKey || !this.player.source) return;
+    const isTyping = event.target.closest("input:not([type=range]), select, textarea, dialog");
+    const isMoving = event.target.id === "volume" && event.key.startsWith("Arrow");
+    if (isTyping || isMoving || event.ctrlKey || event.metaKey || event.altKey || !this.player.source) return;
     const isOnButton = event.target.closest("button");
     const { player } = this;
     const does = {

@@ -36,6 +36,7 @@ const commentator = new Commentator(player, {
 });
 const messages = new Messages({ onRetry: () => commentator.retry() });
 let lastState = ["idle", {}];
+let recordName = "commentary"; // of the transcript's video
 
 commentator.token = memory.get("token", "sessionStorage") ?? "";
 commentator.previousOf = (timeS, nWords) => transcript.record.before(timeS, nWords);
@@ -80,23 +81,32 @@ async function open(opening) {
     fail(error);
     return;
   }
-  transcript.canSeek = !source.isLive;
-  document.body.classList.toggle("can-seek", !source.isLive);
+  recordName = source.name;
+  transcript.clear();
+  showRecord();
+  allowSeeking(!source.isLive);
   player.isWanted = true;
   element("stage").focus({ preventScroll: true });
   showEmpty();
   commentator.open();
 }
 
+// A transcript stays, so that it can still be saved, until another video is opened.
 function closeSource() {
   commentator.close();
   player.close();
-  transcript.clear();
+  allowSeeking(false);
   captions.clear();
   voice.stop();
   stats.clear();
   showStats();
-  showRecord();
+  element("question-said").textContent = "";
+}
+
+function allowSeeking(isAllowed) {
+  transcript.canSeek = isAllowed;
+  transcript.render();
+  document.body.classList.toggle("can-seek", isAllowed);
 }
 
 function fail(error) {
@@ -203,10 +213,11 @@ element("file-input").onchange = (event) => {
 element("close").onclick = () => {
   closeSource();
   messages.clear();
+  element("welcome").querySelector("button:not([hidden])").focus({ preventScroll: true }); // the pressed one is hidden
 };
 element("saves").onclick = (event) => {
   const { form } = event.target.dataset;
-  if (form) save(form, transcript.record, player.source?.name ?? "commentary");
+  if (form) save(form, transcript.record, recordName);
 };
 element("query-form").onsubmit = (event) => {
   event.preventDefault();
