@@ -6,7 +6,6 @@ only with `--output`.
 """
 
 import argparse
-import datetime
 import inspect
 import json
 import os
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,7 +56,7 @@ class Run:
         """Write the report with date and targets, print each target, and return the exit code."""
         targets = [target for target in targets if not (self.is_small and "limit" in target)]
         is_met = all(target["met"] for target in targets)
-        whole = {"measured_on": datetime.datetime.now(datetime.UTC).date().isoformat()} | report
+        whole = {"measured_on": time.strftime("%Y-%m-%d", time.gmtime())} | report
         whole |= {"targets_met": is_met, "targets": targets} if targets else {}
         file, device = self.file, report.get("device", "cpu")
         if device != "cpu":
@@ -73,7 +72,7 @@ class Run:
 
 
 def benchmark(
-    file: str, *packages: str, small: Mapping[str, Any] | None = None, runs_model: bool = False, on_cuda: bool = False
+    file: str, *packages: str, small: Mapping[str, Any] = {}, runs_model: bool = False, on_cuda: bool = False
 ) -> Callable[[Callable[..., Measured]], Callable[..., int]]:
     """Make a function the `main` of a script, and run it if the script is run: it has to be the last in its file.
 
@@ -90,22 +89,22 @@ def benchmark(
 
     def wrap(measure: Callable[..., Measured]) -> Callable[..., int]:
         def main(argv: Sequence[str] | None = None) -> int:
-            parser, defaults = _parser(measure, has_device)
-            given = vars(parser.parse_args(argv))
-            run = Run(given.pop("small"), output=given.pop("output"), file=file)
+            parser = _parser(measure, has_device)
+            if parser.parse_args(argv).small:
+                parser.set_defaults(**small)
+            options = vars(parser.parse_args(argv))
+            run = Run(options.pop("small"), output=options.pop("output"), file=file)
             if has_device:
                 import torch
 
-                run.device = given.pop("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-                torch.set_num_threads(given.pop("threads") or torch.get_num_threads())
+                run.device = options.pop("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+                torch.set_num_threads(options.pop("threads") or torch.get_num_threads())
             if on_cuda and not run.on_cuda and not run.is_small:
                 print("no CUDA device is available: this needs one; --small runs the same code with a tiny model")
                 return 1
-            chosen = defaults | (dict(small or {}) if run.is_small else {})
-            chosen |= {name: value for name, value in given.items() if value is not None}
             around, load = machine(*packages, device=run.device if has_device else None), os.getloadavg()[0]
             try:
-                took_s, _, (report, targets) = times_of(lambda: measure(run, **chosen))
+                took_s, _, (report, targets) = times_of(lambda: measure(run, **options))
             except CannotMeasureError as error:
                 parser.error(str(error))
             around |= {"load_average": [load, os.getloadavg()[0]], "took_s": took_s}
@@ -118,8 +117,8 @@ def benchmark(
     return wrap
 
 
-def _parser(measure: Callable[..., Measured], has_device: bool) -> tuple[argparse.ArgumentParser, dict[str, Any]]:
-    """Return a parser of a function's options, `None` where not given, and their defaults."""
+def _parser(measure: Callable[..., Measured], has_device: bool) -> argparse.ArgumentParser:
+    """Return a parser of a function's options."""
     parser = argparse.ArgumentParser(
         description=measure.__globals__["__doc__"], formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -128,19 +127,18 @@ def _parser(measure: Callable[..., Measured], has_device: bool) -> tuple[argpars
     if has_device:
         parser.add_argument("--device", help="such as cpu; default: CUDA if there is any")
         parser.add_argument("--threads", type=int, help="of PyTorch, on CPUs")
-    hints, defaults = get_type_hints(measure, include_extras=True), {}
+    hints = get_type_hints(measure, include_extras=True)
     for name, parameter in list(inspect.signature(measure).parameters.items())[1:]:
-        kind, text, *choices = get_args(hints[name])
-        is_list = get_origin(kind) in (list, tuple)
-        defaults[name] = default = parameter.default
-        settings: dict[str, Any] = {"type": get_args(kind)[0] if get_args(kind) else kind}
-        settings |= {"nargs": "+"} if is_list else {}
-        settings |= {"choices": list(choices[0])} if choices else {}
-        shown = " ".join(map(str, default)) if is_list else default
+        kind, text, choices = (*get_args(hints[name]), None)[:3]
         parser.add_argument(
-            f"--{name.replace('_', '-')}", help=f"{text}; default: {shown}" if shown else text, **settings
+            f"--{name.replace('_', '-')}",
+            type=next(iter(get_args(kind)), kind),
+            nargs="+" if isinstance(parameter.default, tuple) else None,
+            choices=choices,
+            default=parameter.default,
+            help=f"{text}; default: %(default)s" if parameter.default else text,
         )
-    return parser, defaults
+    return parser
 
 
 def at_most(name: str, measured: float, limit: float) -> dict[str, Any]:

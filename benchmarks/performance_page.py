@@ -1,26 +1,24 @@
-"""Writes the tables of docs/performance.md from the recorded results.
+"""Writes the tables of docs/performance.md, and those of other pages, from the recorded results.
 
     python benchmarks/performance_page.py            # after a benchmark has written its result
-    python benchmarks/performance_page.py --check    # exit code 1 if the page differs
 
-performance.yaml has the rows; each takes its figures from one file in benchmarks/results.
+performance.yaml has the rows of docs/performance.md; each takes its figures from one file in benchmarks/results.
+tables.yaml has the tables of other pages.
 """
 
-import argparse
 import json
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import yaml
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harness import RESULTS, ROOT
 
-PAGE, BENCHMARKS = ROOT / "docs" / "performance.md", ROOT / "benchmarks"
+DOCS, BENCHMARKS = ROOT / "docs", ROOT / "benchmarks"
 HEAD = "| what | figure | of how many | hardware | script | measured |\n|---|--:|---|---|---|---|\n"
+SOURCE = ("{{ hardware }}", "`benchmarks/{{ script }}`", "{{ measured_on }}")
 _TEMPLATES = jinja2.Environment(undefined=jinja2.StrictUndefined)
 # The script that writes each result.
 SCRIPTS = {
@@ -31,49 +29,43 @@ SCRIPTS = {
 SCRIPTS["streaming-backbones"] = "streaming/streaming.py"  # with --backbones
 
 
-def line_of(row: Sequence[str], results: Path = RESULTS) -> str:
-    """Return a row of performance.yaml as a line of a table."""
-    what, name, figure, of = row
-    result = json.loads((results / f"{name}.json").read_text())
-    cells = (what, _TEMPLATES.from_string(figure).render(result), _TEMPLATES.from_string(of).render(result))
-    return f"| {' | '.join(cells)} | {result['hardware']} | `benchmarks/{SCRIPTS[name]}` | {result['measured_on']} |\n"
+def read_yaml(name: str) -> dict[str, Any]:
+    """Return what a file of this folder says."""
+    return yaml.safe_load((BENCHMARKS / name).read_text(encoding="utf-8"))
 
 
-def read_rows() -> dict[str, list[list[str]]]:
-    """Return the rows of each table."""
-    return yaml.safe_load((BENCHMARKS / "performance.yaml").read_text(encoding="utf-8"))
+def line_of(templates: Iterable[str], figures: Mapping[str, Any]) -> str:
+    """Return a line of a table: a template a cell, with the figures in it."""
+    return "".join(f"| {_TEMPLATES.from_string(template).render(figures)} " for template in templates) + "|\n"
 
 
-def filled_in(page: str, results: Path = RESULTS) -> str:
-    """Return the page's text with new tables between their marks.
+def made_tables(results: Path = RESULTS) -> dict[str, dict[str, str]]:
+    """Return the text of each table of each page."""
+    recorded = {path.stem: json.loads(path.read_text()) | {"script": SCRIPTS[path.stem]} for path in results.glob("*")}
+    made: dict[str, dict[str, str]] = {"performance": {}}
+    for table, rows in read_yaml("performance.yaml").items():
+        lines = [line_of([what, *cells, *SOURCE], recorded[name]) for what, name, *cells in rows]
+        made["performance"][table] = HEAD + "".join(lines)
+    for page, (part, columns) in read_yaml("tables.yaml").items():
+        lines = [line_of(columns.values(), {"name": name, **row}) for name, row in recorded[page][part].items()]
+        head = line_of(columns, {}) + "|---" + "|--:" * (len(columns) - 1) + "|\n"
+        made[page] = {page: head + "".join(lines)}
+    return made
+
+
+def filled_in(page: str, tables: Mapping[str, str]) -> str:
+    """Return a page's text with new tables between their marks.
 
     Raises:
-        ValueError: if a table's marks are missing, or the page has marks of an unknown table.
+        ValueError: if the page has not these tables, each with both of its marks.
     """
-    made = {name: HEAD + "".join(line_of(row, results) for row in rows) for name, rows in read_rows().items()}
-    marks = re.findall(r"<!-- table (\w+) -->", page)
-    if sorted(marks) != sorted(made):
-        raise ValueError(f"the page has the tables {sorted(marks)}, the script makes {sorted(made)}")
-    for name, text in made.items():
-        pattern, escaped = rf"(<!-- table {name} -->\n).*?(<!-- /table -->)", text.replace("\\", r"\\")
-        page, n_found = re.subn(pattern, rf"\g<1>{escaped}\g<2>", page, flags=re.DOTALL)
-        if n_found != 1:
-            raise ValueError(f"the table {name} has no end: <!-- /table --> is missing")
-    return page
-
-
-def main() -> int:
-    """Write or check the page; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the page differs")
-    is_check, page = parser.parse_args().check, PAGE.read_text(encoding="utf-8")
-    wanted = filled_in(page)
-    if is_check:
-        print("up to date" if page == wanted else "differs: run python benchmarks/performance_page.py")
-        return int(page != wanted)
-    PAGE.write_text(wanted, encoding="utf-8")
-    return 0
+    pattern = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+    if (found := sorted(match[2] for match in pattern.finditer(page))) != sorted(tables):
+        raise ValueError(f"tables between their marks in the page: {found}; expected {sorted(tables)}")
+    return pattern.sub(lambda match: match[1] + tables[match[2]] + match[3], page)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    for name, tables in made_tables().items():
+        page = DOCS / f"{name}.md"
+        page.write_text(filled_in(page.read_text(encoding="utf-8"), tables), encoding="utf-8")

@@ -69,11 +69,12 @@ def test_the_numbers_of_livecc_tiny_are_those_measured():
     assert measured["targets_met"]
 
 
-class TestThePageOfPerformance:
-    def test_it_says_what_was_measured(self, load):
+class TestTablesOfFigures:
+    @pytest.mark.parametrize("page", ["performance", "interleaving", "backbones"])
+    def test_they_say_what_was_measured(self, load, page):
         script = load("performance_page")
-        page = script.PAGE.read_text(encoding="utf-8")
-        assert script.filled_in(page) == page, "run: python benchmarks/performance_page.py"
+        text = (script.DOCS / f"{page}.md").read_text(encoding="utf-8")
+        assert script.filled_in(text, script.made_tables()[page]) == text, "run: python benchmarks/performance_page.py"
 
     def test_another_result_makes_another_page(self, load, tmp_path):
         script = load("performance_page")
@@ -82,22 +83,23 @@ class TestThePageOfPerformance:
             if path.stem == "tiny_commentary":
                 result["recall"] = 0.5
             (tmp_path / path.name).write_text(json.dumps(result))
-        page = script.PAGE.read_text(encoding="utf-8")
-        changed = script.filled_in(page, tmp_path)
+        page = (script.DOCS / "performance.md").read_text(encoding="utf-8")
+        changed = script.filled_in(page, script.made_tables(tmp_path)["performance"])
         [(before, after)] = [
             lines for lines in zip(page.splitlines(), changed.splitlines(), strict=True) if lines[0] != lines[1]
         ]
         assert "| 0.500 ±" in after and "recall" in before
 
-    @pytest.mark.parametrize("mark", ["<!-- table training -->", "<!-- /table -->"])
+    @pytest.mark.parametrize("mark", ["<!-- table interleaving -->", "<!-- /table -->"])
     def test_a_lost_mark_is_said(self, load, mark):
         script = load("performance_page")
+        page = (script.DOCS / "interleaving.md").read_text(encoding="utf-8").replace(mark, "")
         with pytest.raises(ValueError, match="table"):
-            script.filled_in(script.PAGE.read_text(encoding="utf-8").replace(mark, ""))
+            script.filled_in(page, script.made_tables()["interleaving"])
 
     def test_each_row_names_a_script_that_writes_its_result(self, load):
         script = load("performance_page")
-        for rows in script.read_rows().values():
+        for rows in script.read_yaml("performance.yaml").values():
             for _, name, *_ in rows:
                 text = (ROOT / "benchmarks" / script.SCRIPTS[name]).read_text(encoding="utf-8")
                 assert f"{name}.json" in text

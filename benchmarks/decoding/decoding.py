@@ -21,7 +21,7 @@ import av
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, f"{sys.path[0]}/..")
 from harness import Measured, Run, at_least, benchmark, holds, times_of
 
 from livecc_hf.data.media.clip_frames import plan_clip, read_clip, resize_frame

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, f"{sys.path[0]}/..")
 from harness import ROOT, Measured, Run, benchmark, holds
 
 CUT_OFF = 124  # as timeout(1)

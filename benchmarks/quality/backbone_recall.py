@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes/livecc-tiny"))
+sys.path.insert(1, f"{sys.path[0]}/..")
+sys.path.insert(1, f"{sys.path[0]}/../../recipes/livecc-tiny")
 from backbone_stage import STAGES, VARIANTS, use_variant
 from harness import ROOT, CannotMeasureError, Measured, Run, at_least, benchmark
 

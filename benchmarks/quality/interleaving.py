@@ -4,7 +4,7 @@
 
 All start from livecc-tiny's first stage (made by recipes/livecc-tiny/train.sh) and train on interleaved turns, on whole
 clips followed by all their words, or on 4 s windows followed by the words heard in them. About an hour on 1 CPU core,
-3 GB. Prints the table of docs/interleaving.md.
+3 GB.
 """
 
 import statistics
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import torch
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, f"{sys.path[0]}/..")
 from harness import ROOT, CannotMeasureError, Measured, Run, benchmark, times_of
 
 from livecc_hf.checkpoints.loading import load_model_and_processor
@@ -108,24 +108,9 @@ def measure(folders: dict[str, Path], n_clips: int) -> dict[str, dict[str, float
     return found
 
 
-def table(result: dict[str, Any]) -> str:
-    """Return the Markdown table of docs/interleaving.md."""
-    lines = [
-        f"| trained, used | recall within {IN_TIME_S:.0f} s | recall, any time | precision within {IN_TIME_S:.0f} s "
-        "| precision, any time | delay, median | delay, mean | work per second of video |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, row in result["ways"].items():
-        delays = ["-" if row[key] is None else f"{row[key]:.1f} s" for key in ("delay_median_s", "delay_mean_s")]
-        shares = ("recall_in_time", "recall_any_time", "precision_in_time", "precision_any_time")
-        cells = [name, *(f"{row[key]:.2f}" for key in shares), *delays, f"{row['model_s_per_video_s']:.3f} s"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 @benchmark("interleaving.json", "livecc-hf", "torch", small={"samples": 12 * GROUP, "clips": 1})
 def main(
-    run: Run,
+    _: Run,
     start: Annotated[Path, "model folder to start from"] = ROOT / "runs/livecc-tiny/1-lists",
     samples: Annotated[int, "training clips; 9600 take about 13 minutes a model"] = 9600,
     runs: Annotated[Path, "folder of the trained models"] = ROOT / "runs/interleaving",
@@ -139,5 +124,4 @@ def main(
         train(recipe(start, folder, name, samples))
     report: dict[str, Any] = {"samples": samples, "clips": clips, "clip_s": CLIP_S}
     report["ways"] = measure(folders, clips)
-    run.tell(table(report))
     return report, []

@@ -15,13 +15,12 @@ On CUDA the default model has LiveCC-7B's shape with random weights. On a CPU a 
 import gc
 import sys
 import time
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, f"{sys.path[0]}/..")
 from harness import Measured, Run, at_least, benchmark, spread, times_of
 from models import CASES, Case, build_model, greedy_options, never_end, seen_frames
 

@@ -23,18 +23,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import streaming_sides as sides
 import torch
-from streaming_sides import TurnTimes
 from transformers.utils import logging
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, f"{sys.path[0]}/..")
+import streaming_sides as sides
 from harness import Measured, Run, at_most, benchmark, holds, spread
 from models import CASES, Case, Video, backbone_case, build_model, weights_floor
+from streaming_sides import TurnTimes
 
 from livecc_hf.checkpoints.shapes import shape_processor
 from livecc_hf.modeling.backbones import BACKBONES

@@ -2,18 +2,14 @@
 
 import contextlib
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import transformers
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness import times_of
 from models import Case, stock_model
 

@@ -27,7 +27,7 @@ from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from trl import SFTConfig
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, f"{sys.path[0]}/..")
 from harness import Measured, Run, at_most, benchmark, in_child, rounded
 from models import SHAPES, stock_model, synthetic_commentary
 
