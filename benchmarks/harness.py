@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from multiprocessing import get_context
@@ -119,9 +119,8 @@ def benchmark(
 
 def _parser(measure: Callable[..., Measured], has_device: bool) -> argparse.ArgumentParser:
     """Return a parser of a function's options."""
-    parser = argparse.ArgumentParser(
-        description=measure.__globals__["__doc__"], formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    text = measure.__globals__["__doc__"]
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="run for seconds, to check that the script works")
     parser.add_argument("--output", type=Path, help="JSON file to write; default: in benchmarks/results")
     if has_device:
@@ -189,13 +188,10 @@ def times_of(run: Callable, *arguments: Any) -> tuple[float, float, Any]:
 
 
 def in_child(
-    function: Callable,
-    *arguments: Any,
-    environment: Mapping[str, str] | None = None,
-    watch: Callable[[int, Future], None] = lambda *_: None,
+    function: Callable, *arguments: Any, environment: Mapping[str, str] = {}, watch: Callable = lambda *_: None
 ) -> Any:
-    """Run a module's function in a new process and return its result; `watch` gets the process id meanwhile."""
-    with patch.dict(os.environ, environment or {}), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    """Run a module's function in a new process and return its result; `watch` gets the process id and the future."""
+    with patch.dict(os.environ, environment), ProcessPoolExecutor(1, get_context("spawn")) as pool:
         process_id = pool.submit(os.getpid).result()
         future = pool.submit(function, *arguments)
         watch(process_id, future)
@@ -204,8 +200,7 @@ def in_child(
 
 def machine(*packages: str, device: str | None = None) -> dict[str, Any]:
     """Return the CPU, the versions of Python and packages (`None`: not installed), and the device of models."""
-    info = Path("/proc/cpuinfo")
-    values = dict(re.findall(r"^(.+?)\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE))
+    values = dict(re.findall(r"^(.+?)\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
     name = values.get("model name", platform.machine())
     if "cpu family" in values:  # in a virtual machine the name may be the maker's alone
         name += f" (family {values['cpu family']}, model {values.get('model')})"

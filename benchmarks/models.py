@@ -1,6 +1,6 @@
 """The models that benchmarks run, and the frames that they see."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -183,16 +183,13 @@ def greedy_options(case: Case) -> StreamOptions:
     )
 
 
-class Video:
-    """The frames of each turn: of the bundled clip, or random ones of a case's size; repeated when they end."""
-
-    def __init__(self, case: Case):
-        if case.frame_px is None:
-            self.frames = torch.cat([chunk.frames for chunk in iter_chunks(demo_clip_path())])
-        else:
-            self.frames = random_frames(4 * TURN_FRAMES, *case.frame_px)
-
-    def clip(self, turn: int) -> torch.Tensor:
-        """Return the frames of a turn, counted from 0."""
-        first, n = (0, FIRST_TURN_FRAMES) if turn == 0 else (FIRST_TURN_FRAMES + TURN_FRAMES * (turn - 1), TURN_FRAMES)
-        return self.frames[[index % len(self.frames) for index in range(first, first + n)]]
+def turns_of(case: Case) -> Iterator[torch.Tensor]:
+    """Yield the frames of each turn: of the bundled clip, or random ones of a case's size; repeated when they end."""
+    if case.frame_px is None:
+        frames = torch.cat([chunk.frames for chunk in iter_chunks(demo_clip_path())])
+    else:
+        frames = random_frames(4 * TURN_FRAMES, *case.frame_px)
+    first, n = 0, FIRST_TURN_FRAMES
+    while True:
+        yield frames[torch.arange(first, first + n) % len(frames)]
+        first, n = first + n, TURN_FRAMES

@@ -73,7 +73,8 @@ def write_manifest(path: Path, n_lines: int, seed: int = 0) -> dict[str, Any]:
     """Write videos with `n_lines` caption lines in all, and return the sizes; the same seed gives the same bytes."""
     with gzip.open(CAPTIONS, "rt", encoding="utf-8") as file:
         english = [text for line in file for _, _, text in json.loads(line)["subtitles"]]
-    random, sizes = Random(seed), {"videos": 0, "caption_lines": 0, "hours": 0.0}
+    random = Random(seed)
+    sizes: dict[str, Any] = {"videos": 0, "caption_lines": 0, "hours": 0.0}
     with path.open("w", encoding="utf-8") as file:
         while (n_left := n_lines - sizes["caption_lines"]) > 0:
             video = made_up_video(random, sizes["videos"], english)

@@ -19,7 +19,6 @@ tower 0.085 s. That is 0.9 s for the 250 TFLOP that count: 0.28 of the peak of 9
 import sys
 import time
 from statistics import median
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import torch
@@ -35,7 +34,6 @@ from livecc_hf.data.batches.collator import CommentaryCollator
 from livecc_hf.data.samples.sample import Sample
 from livecc_hf.training.estimates import peak_tflops
 from livecc_hf.training.model.packed_attention import packed_batch, sample_lengths, use_packed_attention
-from livecc_hf.training.model.parts import lora_config
 
 FRAME_PATCHES = 20  # along a side: 280 pixels, 100 tokens a frame pair, as recipes/livecc-7b/sft_lora.yaml
 TURN_TEXT_TOKENS, SPOKEN_TOKENS = 15, 13
@@ -45,10 +43,8 @@ N_FIRST_STEPS = 2  # slower than the others
 
 def model_config(small: bool, processor):
     """Return LiveCC-7B's config, or a tiny model's with the same vocabulary."""
-    shape = SHAPES["livecc-7b"]
-    if small:
-        shape = SHAPES["small"]._replace(vocabulary=shape.vocabulary, is_tied=False)
-    return shape_config(shape, processor)
+    tiny = SHAPES["small"]._replace(vocabulary=SHAPES["livecc-7b"].vocabulary, is_tied=False)
+    return shape_config(tiny if small else SHAPES["livecc-7b"], processor)
 
 
 def row_sample(n_tokens: int, config) -> Sample:
@@ -82,11 +78,9 @@ def supervised_inputs(batch: dict[str, Any]) -> dict[str, Any]:
 
 def train(model, sample: Sample, n_steps: int, device: str) -> tuple[list[float], list[float]]:
     """Train with LoRA, as the recipes do; return the seconds and the loss of each step."""
-    from peft import get_peft_model
+    from peft import LoraConfig, get_peft_model
 
-    options: dict[str, Any] = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "lora_target_modules": None}
-    options |= {"lora_target_parameters": None, "lora_modules_to_save": None, "lora_task_type": "CAUSAL_LM"}
-    lora = lora_config(model, SimpleNamespace(**options, use_rslora=False, use_dora=False))
+    lora = LoraConfig("CAUSAL_LM", r=16, lora_alpha=32, target_modules=r".*language_model\.layers\..*_proj")
     use_lean_vision(model.model.visual)
     use_packed_attention(model)
     batch = row_batch(sample, model.config)
@@ -122,14 +116,8 @@ def run_one(n_tokens: int, n_steps: int, device: str, is_small: bool) -> dict[st
     inputs, seconds = sample.model_inputs, median(times[N_FIRST_STEPS:])
     n_supervised = int((inputs["labels"] != -100).sum())
     flops = 4 * layers * sample.n_tokens + 4 * head * n_supervised + 2 * vision * len(inputs["pixel_values_videos"])
-    found = {
-        "tokens": sample.n_tokens,
-        "supervised_tokens": n_supervised,
-        "step_s": seconds,
-        "tokens_per_s": sample.n_tokens / seconds,
-        "model_tflop_per_step": flops / 1e12,
-        "losses": losses,
-    }
+    found = {"tokens": sample.n_tokens, "supervised_tokens": n_supervised, "step_s": seconds, "losses": losses}
+    found |= {"tokens_per_s": sample.n_tokens / seconds, "model_tflop_per_step": flops / 1e12}
     if device != "cpu":
         peak = peak_tflops(torch.cuda.get_device_name())
         found["peak_reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9

@@ -27,9 +27,7 @@ BASE, MOST_BELOW = "qwen2_vl", 0.05
 LEAST_BASE = 0.5  # models that learned nothing would be equal too
 COUNTED = ("qwen2_5_vl", "qwen3_vl")
 ABLATIONS = {"qwen3_vl_untimed": "qwen3_vl"}  # and the variant each is compared with
-
-
-Counts = list[list[int]]  # (clips, 2), events of each clip, and how many of them the model told
+Counts = tuple[np.ndarray, np.ndarray]  # of each clip: the events that the model told, and all
 
 
 def measure(variant: str, folder: Path, n_clips: int) -> tuple[dict[str, Any], Counts]:
@@ -41,13 +39,12 @@ def measure(variant: str, folder: Path, n_clips: int) -> tuple[dict[str, Any], C
     for name in ("recall", "precision"):
         found |= {name: getattr(seen.score, name), f"{name}_se": seen.figures()[f"event {name}"].se}
     counts = [score.counts() for score in seen.by_clip]
-    return found, [[count.events, count.told] for count in counts]
+    return found, (np.array([count.told for count in counts]), np.array([count.events for count in counts]))
 
 
-def difference(by_clip: Counts, base_by_clip: Counts) -> dict[str, float | None]:
+def difference(counts: Counts, base: Counts) -> dict[str, float | None]:
     """Return the difference of two models' recall on the same clips, and its standard error."""
-    base, seen = ((told, events) for events, told in (np.array(of).T for of in (base_by_clip, by_clip)))
-    gap, error = difference_of_ratios(base, seen, clusters=range(len(by_clip)))
+    gap, error = difference_of_ratios(base, counts, clusters=range(len(counts[0])))
     return {"recall_difference": gap, "recall_difference_se": error}
 
 
@@ -82,9 +79,6 @@ def main(
             models[name]["training_s"] = training_s(folder.parent)
         run.tell(f"{name}: recall {models[name]['recall']:.3f}", found)
     targets = [at_least(f"{BASE}: recall", models[BASE]["recall"], LEAST_BASE)]
-    targets += [
-        at_least(f"{name}: recall less {BASE}'s", models[name]["recall_difference"], -MOST_BELOW)
-        for name in COUNTED
-        if name in models
-    ]
+    for name in filter(models.get, COUNTED):
+        targets.append(at_least(f"{name}: recall less {BASE}'s", models[name]["recall_difference"], -MOST_BELOW))
     return found, targets

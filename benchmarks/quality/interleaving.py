@@ -27,6 +27,7 @@ from livecc_hf.evaluation.tiny.scoring import WINDOW_S as IN_TIME_S
 from livecc_hf.evaluation.tiny.scoring import NarrationScore, score_clip
 
 WINDOW_S = 4
+LIMITS_S = {"in_time": IN_TIME_S, "any_time": float("inf")}  # from an event to its phrase
 # Keys of the data, and samples for each clip of the curriculum: a window is less than half of a clip, so twice as many
 # samples, in batches twice as large, make as many steps and about as many seconds of video.
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
@@ -40,15 +41,11 @@ CURRICULUM = (  # seconds, twelfths of the samples, moods
     ((14, 20), 2, ["calm", "busy"]),
 )
 GROUP, BATCH = 16, 8
-# Captioning models used live: (model, seconds of each caption, seconds between two captions).
-CAPTION_WAYS = (
-    ("captioned", CLIP_S, CLIP_S),
-    ("captioned", 10, 10),
-    ("captioned", WINDOW_S, WINDOW_S),
-    ("captioned", WINDOW_S, 1),
-    ("window-captioned", WINDOW_S, WINDOW_S),
-    ("window-captioned", WINDOW_S, 1),
-)
+# Captioning models used live: seconds of each caption, and seconds between two captions.
+CAPTION_WAYS = {
+    "captioned": ((CLIP_S, CLIP_S), (10, 10), (WINDOW_S, WINDOW_S), (WINDOW_S, 1)),
+    "window-captioned": ((WINDOW_S, WINDOW_S), (WINDOW_S, 1)),
+}
 STREAMED = ("interleaved", "captioned")
 
 
@@ -85,17 +82,18 @@ def measure(folders: dict[str, Path], n_clips: int) -> dict[str, dict[str, float
         ways[f"{name}, streamed"] = lambda clip, name=name: turns_of(
             play(*models[name], clip.chunks, do_sample=False, repetition_penalty=1.0)
         )
-    for name, *seconds in CAPTION_WAYS:
-        ways["{}, last {} s every {} s".format(name, *seconds)] = lambda clip, name=name, seconds=seconds: (
-            caption_turns(*models[name], torch.cat([frames for frames, _ in clip.chunks]), *seconds)
-        )
-    scores = {name: {"in_time": NarrationScore(), "any_time": NarrationScore()} for name in ways}
+    for name, of_model in CAPTION_WAYS.items():
+        for seconds in of_model:
+            ways["{}, last {} s every {} s".format(name, *seconds)] = lambda clip, name=name, seconds=seconds: (
+                caption_turns(*models[name], torch.cat([frames for frames, _ in clip.chunks]), *seconds)
+            )
+    scores = {name: {limit: NarrationScore() for limit in LIMITS_S} for name in ways}
     work_s = dict.fromkeys(ways, 0.0)
     for clip in held_out_clips(n_clips):
         for name, way in ways.items():
             model_s, _, turns = times_of(way, clip)
             work_s[name] += model_s
-            for limit, window_s in (("in_time", IN_TIME_S), ("any_time", float("inf"))):
+            for limit, window_s in LIMITS_S.items():
                 scores[name][limit].add(score_clip(turns, clip.scene.events, window_s=window_s))
     found: dict[str, dict[str, float | None]] = {}
     for name, of_way in scores.items():
@@ -122,6 +120,4 @@ def main(
     folders = {name: runs / name for name in MODELS}
     for name, folder in folders.items():
         train(recipe(start, folder, name, samples))
-    report: dict[str, Any] = {"samples": samples, "clips": clips, "clip_s": CLIP_S}
-    report["ways"] = measure(folders, clips)
-    return report, []
+    return {"samples": samples, "clips": clips, "clip_s": CLIP_S, "ways": measure(folders, clips)}, []

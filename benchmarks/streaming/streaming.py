@@ -20,9 +20,10 @@ The 7B shape runs on CUDA only. `--small` runs every model with tiny shapes and 
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from statistics import median
 from typing import Annotated, Any
 
@@ -32,7 +33,7 @@ from transformers.utils import logging
 sys.path.insert(1, f"{sys.path[0]}/..")
 import streaming_sides as sides
 from harness import Measured, Run, at_most, benchmark, holds, spread
-from models import CASES, Case, Video, backbone_case, build_model, weights_floor
+from models import CASES, Case, backbone_case, build_model, turns_of, weights_floor
 from streaming_sides import TurnTimes
 
 from livecc_hf.checkpoints.shapes import shape_processor
@@ -50,8 +51,8 @@ MAX_GROWTH, GROWTH_TURNS = 1.1, 240  # before, the window's text is still fillin
 MAX_MEDIAN_S, MAX_P99_S, MAX_DECODE_RATIO = 0.12, 0.2, 2.0
 
 
-def measure(case: Case, run: Run, tell: Callable[[str, dict[str, Any]], None]) -> dict[str, Any]:
-    """Run all sides of a case, turn by turn, and compare them; `tell` reports figures on the way."""
+def measure(case: Case, run: Run, done: dict[str, Any]) -> dict[str, Any]:
+    """Run all sides of a case, turn by turn, and compare them; `done` has the figures of the cases before."""
     processor = shape_processor(case.backbone)
     model = build_model(case, processor, run.device, run.is_small)
     clock = sides.Clock(torch.device(run.device))
@@ -61,19 +62,19 @@ def measure(case: Case, run: Run, tell: Callable[[str, dict[str, Any]], None]) -
         "engine_windowed": sides.EngineSide(*ours, vision_window_s=case.vision_window_s),
         "generate": sides.StockSide(*ours),
     }
-    video = Video(case)
     for side in ways.values():  # warm up
-        for turn in range(2):
-            side.turn(video.clip(turn))
+        for frames in islice(turns_of(case), 2):
+            side.turn(frames)
         side.reset()
     times: dict[str, list[TurnTimes]] = {name: [] for name in ways}
-    for turn in range(max(case.turns, case.windowed_turns)):
+    for turn, frames in enumerate(islice(turns_of(case), max(case.turns, case.windowed_turns))):
         for name in SIDES[turn % 3 :] + SIDES[: turn % 3]:
             if turn < (case.windowed_turns if name == "engine_windowed" else case.turns):
                 with ways[name].timed():
-                    times[name].append(clock.measure(partial(ways[name].turn, video.clip(turn))))
+                    times[name].append(clock.measure(partial(ways[name].turn, frames)))
         if turn % 20 == 19:
-            tell(f"  turn {turn + 1}", {name: side_figures(turns) for name, turns in times.items()})
+            figures = {"sides": {name: side_figures(turns) for name, turns in times.items()}}
+            run.tell(f"  turn {turn + 1}", {"models": done | {case.name: figures}})
     found = compare(case, times) | {"parameters": model.num_parameters()}
     return found | (weights_floor(model) if run.on_cuda else {})
 
@@ -87,24 +88,20 @@ def compare(case: Case, times: dict[str, list[TurnTimes]]) -> dict[str, Any]:
     compared = tokens if case.scheme == "reference" else tokens[:1]  # positions differ after it
     n_same = sum(mine == its for mine, its in compared)
     last = slice(max(len(ours) - WINDOW_TURNS, 1), len(ours))
-
-    def median_s(turns: Sequence[TurnTimes]) -> float:
-        return median(turn.turn_s for turn in turns)
-
+    ours_s, windowed_s, other_s = ([turn.turn_s for turn in times[name]] for name in SIDES)
     found = {
         "case": asdict(case),
         "same_tokens": n_same == len(compared),
         "turns_compared": len(compared),
         "turns_with_the_same_tokens": n_same,
         "sides": {name: side_figures(turns) for name, turns in times.items()},
-        "engine_to_generate": sum(t.turn_s for t in ours[1:]) / sum(t.turn_s for t in other[1:]),
+        "engine_to_generate": sum(ours_s[1:]) / sum(other_s[1:]),
         "engine_to_generate_cpu": sum(t.cpu_s for t in ours[1:]) / sum(t.cpu_s for t in other[1:]),
-        "windowed_to_generate_last_turns": median_s(windowed[last]) / median_s(other[last]),
-        "windowed_evict_share_last_turns": sum(t.parts_s["evict"] for t in windowed[last])
-        / sum(t.turn_s for t in windowed[last]),
+        "windowed_to_generate_last_turns": median(windowed_s[last]) / median(other_s[last]),
+        "windowed_evict_share_last_turns": sum(t.parts_s["evict"] for t in windowed[last]) / sum(windowed_s[last]),
     }
     if len(windowed) >= GROWTH_TURNS:
-        found["windowed_growth"] = median_s(windowed[-WINDOW_TURNS:]) / median_s(windowed[20 : 20 + WINDOW_TURNS])
+        found["windowed_growth"] = median(windowed_s[-WINDOW_TURNS:]) / median(windowed_s[20 : 20 + WINDOW_TURNS])
     return found
 
 
@@ -156,11 +153,7 @@ def main(
             run.tell("livecc-7b: skipped, no CUDA device is used; --small runs the same code with a tiny model")
             continue
         run.tell(f"{name}:")
-
-        def tell(line: str, figures: dict[str, Any], name: str = name) -> None:
-            run.tell(line, {"models": results | {name: {"sides": figures}}})
-
-        results[name] = found = measure(case, run, tell)
+        results[name] = found = measure(case, run, results)
         asked += targets(case, found, run.on_cuda)
         for side, figures in found["sides"].items():
             parts = {"turn": figures["turn_s"]["median"]} | figures["parts_s"]
