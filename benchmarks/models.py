@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
-from harness import times_of
+from harness import Run, times_of
 from transformers import GenerationConfig, PreTrainedModel, initialization
 
 from livecc_hf import StreamOptions
 from livecc_hf.acceleration import accelerate
 from livecc_hf.assets import bundled_model_path, demo_clip_path
-from livecc_hf.checkpoints.shapes import PUBLISHED_SHAPES, Shape, shape_config
+from livecc_hf.checkpoints.shapes import PUBLISHED_SHAPES, Shape, shape_config, shape_processor
 from livecc_hf.modeling import LiveCCForConditionalGeneration
 from livecc_hf.modeling.backbones import find_backbone
 from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, TURN_FRAMES
@@ -85,18 +85,20 @@ def random_bf16_model(config, device: str):
     return model
 
 
-def build_model(case: Case, processor, device: str, is_small: bool):
-    """Return the model of a case in evaluation mode, in the case's position scheme."""
+def build_model(case: Case, run: Run) -> tuple[Any, Any]:
+    """Return the model of a case in evaluation mode, in the case's position scheme, and its processor."""
+    processor = shape_processor(case.backbone)
     model: LiveCCForConditionalGeneration
     if case.name.startswith("livecc-tiny"):
-        model = LiveCCForConditionalGeneration.from_pretrained(bundled_model_path(), dtype="float32").to(device)
+        model = LiveCCForConditionalGeneration.from_pretrained(bundled_model_path(), dtype="float32")
         model.config.position_scheme = case.scheme
     else:
         torch.manual_seed(0)
-        shape = SHAPES["small" if is_small else "mid-size" if case.name.startswith("mid-size") else case.name]
+        shape = SHAPES["small" if run.is_small else "mid-size" if case.name.startswith("mid-size") else case.name]
         config = shape_config(shape._replace(backbone=case.backbone), processor, position_scheme=case.scheme)
-        model = random_bf16_model(config, device) if case.bf16 else LiveCCForConditionalGeneration(config).to(device)
-    return accelerate(model.eval()) if case.accelerated else model.eval()
+        model = random_bf16_model(config, run.device) if case.bf16 else LiveCCForConditionalGeneration(config)
+    model = model.to(run.device).eval()
+    return accelerate(model) if case.accelerated else model, processor
 
 
 def stock_model(model: LiveCCForConditionalGeneration) -> PreTrainedModel:
@@ -157,11 +159,8 @@ def weights_floor(model) -> dict[str, float]:
     source = torch.ones(2**31, dtype=torch.uint8, device=model.device).view(torch.float32)
     took_s = [times_of(lambda: [source.sum() for _ in range(20)])[0] for _ in range(2)][1]
     bytes_per_s = 20 * 2**31 / took_s
-    return {
-        "memory_bandwidth_gb_per_s": bytes_per_s / 1e9,
-        "weights_read_per_token_gb": n_bytes / 1e9,
-        "weights_over_bandwidth_s": n_bytes / bytes_per_s,
-    }
+    found = {"memory_bandwidth_gb_per_s": bytes_per_s / 1e9, "weights_read_per_token_gb": n_bytes / 1e9}
+    return found | {"weights_over_bandwidth_s": n_bytes / bytes_per_s}
 
 
 def random_frames(n: int, height: int, width: int) -> torch.Tensor:

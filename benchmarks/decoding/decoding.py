@@ -33,6 +33,7 @@ LIVE = {"h264_default": {"preset": "medium"}, "h264_intra_only": {"preset": "ver
 # Start as a share of the file's length, and length in seconds.
 CLIPS = ((0.0, 30), (0.1, 45), (0.25, 60), (0.4, 30), (0.55, 45), (0.7, 60), (0.8, 45), (0.9, 30))
 Frames = Iterable[torch.Tensor]
+Read = Callable[[], Frames]
 
 
 def write_video(path: Path, seconds: int, height: int, options: dict[str, str]) -> None:
@@ -67,7 +68,7 @@ def write_video(path: Path, seconds: int, height: int, options: dict[str, str]) 
                 container.mux(again)
 
 
-def compare(ours: Callable[[], Frames], other: Callable[[], Frames], rounds: int) -> tuple[float, float, bool]:
+def compare(ours: Read, other: Read, rounds: int) -> tuple[float, float, bool]:
     """Return the least CPU seconds of both ways to read frames, run alternately, and whether the frames are equal."""
     took_s: list[list[float]] = [[], []]
     for _ in range(rounds):
@@ -84,15 +85,16 @@ def sampled(read: Callable[..., Iterable[Any]], path: Path) -> Frames:
     return (each.frame for each in read(path, fps=2))
 
 
-def by_seeking(path: Path, plan: Any, video_processor: LiveCCVideoProcessor) -> Frames:
-    """Return the frames of a clip as training reads them."""
-    return read_clip(path, plan, video_processor).frames
+def ways_of_clip(path: Path, start_s: float, end_s: float) -> tuple[Read, Read]:
+    """Return two functions that return a clip's frames: by seeking, as in training, and decoding all up to its end."""
+    video_processor = LiveCCVideoProcessor()
+    plan = plan_clip(path, start_s, end_s, video_processor)
 
+    def from_the_start() -> Frames:
+        frames = video_sampling.iter_frames(path, plan.first_s, origin_s=plan.origin_s)
+        return (resize_frame(each.frame, plan, video_processor) for each in islice(frames, plan.n_sampled))
 
-def from_the_start(path: Path, plan: Any, video_processor: LiveCCVideoProcessor) -> Frames:
-    """Yield the frames of a clip, decoding all frames up to its end."""
-    frames = video_sampling.iter_frames(path, plan.first_s, origin_s=plan.origin_s)
-    return (resize_frame(each.frame, plan, video_processor) for each in islice(frames, plan.n_sampled))
+    return lambda: read_clip(path, plan, video_processor).frames, from_the_start
 
 
 @benchmark("decoding.json", "av", "torch", small={"seconds": 60, "live_px": 90, "clip_px": 90, "rounds": 1})
@@ -119,15 +121,10 @@ def main(
             run.tell(f"{name}: {report['live'][name]}")
         write_video(path, seconds, clip_px, {"preset": "veryfast", "g": "250"})
         spans = [(begin * seconds, begin * seconds + length) for begin, length in CLIPS]
-        clips_s, video_processor = [], LiveCCVideoProcessor()
-        for span in (span for span in spans if span[1] <= seconds):
-            plan = plan_clip(path, *span, video_processor)
-            ours, other = (partial(read, path, plan, video_processor) for read in (by_seeking, from_the_start))
-            ours_s, other_s, is_equal = compare(ours, other, 1)
-            clips_s.append((ours_s, other_s))
-            are_equal.append(is_equal)
-    cpu_s, full_file_cpu_s = (sum(times_s) for times_s in zip(*clips_s, strict=True))
-    report["clips"] = {"n": len(clips_s), "clips_per_cpu_s": len(clips_s) / cpu_s, "cpu_s": cpu_s}
+        clips = [compare(*ways_of_clip(path, *span), 1) for span in spans if span[1] <= seconds]
+    are_equal += [is_equal for *_, is_equal in clips]
+    cpu_s, full_file_cpu_s = (sum(clip[way] for clip in clips) for way in (0, 1))
+    report["clips"] = {"n": len(clips), "clips_per_cpu_s": len(clips) / cpu_s, "cpu_s": cpu_s}
     report["clips"] |= {"full_file_cpu_s": full_file_cpu_s, "ratio": full_file_cpu_s / cpu_s}
     return report, [
         at_least("seconds of live video in a second", report["live"]["h264_default"]["video_s_per_cpu_s"], 1),

@@ -17,18 +17,16 @@ sys.path.insert(1, f"{sys.path[0]}/..")
 from harness import Measured, Run, at_most, benchmark, holds, times_of
 from models import CASES, build_model, random_frames
 
-from livecc_hf.checkpoints.shapes import shape_processor
 from livecc_hf.evaluation.running.shared_vision import SharedVision, candidate_ids
 
 MAX_TIME_RATIO, MAX_DIFFERENCE = 0.4, 1e-4
-QUESTIONS = 3
 CANDIDATES, LEAD = ("Red", "Blue", "Green", "Yellow"), " "
 SUBTITLES = " ".join(f"the {colour} ball rolls to the left and hits a wall" for colour in CANDIDATES * 4)
 # On one video: first without, then with subtitles, as a run of both modes asks.
 TEXTS = [
     f"{before}What is ball number {number}? Red, Blue, Green or Yellow"
     for before in ("", f"{SUBTITLES}\n")
-    for number in range(QUESTIONS)
+    for number in range(3)
 ]
 
 
@@ -62,8 +60,7 @@ def main(
     frame_px: Annotated[tuple[int, ...], "height and width of a frame"] = (252, 448),
 ) -> Measured:
     """Run both sides alternately and compare them."""
-    processor = shape_processor()
-    model = build_model(CASES["mid-size"], processor, run.device, run.is_small)
+    model, processor = build_model(CASES["mid-size"], run)
     clips = random_frames(videos * frames, *frame_px).split(frames)
     sides = {"shared": shared, "separate": separate}
     for side in sides.values():  # warm up

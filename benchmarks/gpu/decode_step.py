@@ -15,14 +15,13 @@ from statistics import median
 from typing import Annotated, Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import profile
 
 sys.path.insert(1, f"{sys.path[0]}/..")
 from harness import Measured, Run, at_most, benchmark, holds, times_of
 from models import CASES, build_model, greedy_options, never_end, seen_frames, weights_floor
 
 from livecc_hf.acceleration.graph import graphs_disabled
-from livecc_hf.checkpoints.shapes import shape_processor
 from livecc_hf.modeling.context import TEXT, Span, StreamState
 from livecc_hf.modeling.kv_cache import KVCache
 from livecc_hf.modeling.model_runner import decode, new_kv_cache_pool
@@ -52,16 +51,15 @@ def filled_states(model, n_streams: int, n_tokens: int, capacity: int) -> list[S
 def kernels(run: Callable[[], Any], device: str) -> dict[str, Any]:
     """Return the kernels of a call by device time, longest first; on a CPU the operations by CPU time."""
     kind = device.partition(":")[0]
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if kind == "cuda" else [])]
-    with profile(activities=activities) as profiler:
+    with profile() as profiler:
         for _ in range(N_PROFILED):
             run()
     field = "self_device_time_total" if kind == "cuda" else "self_cpu_time_total"
     # On CUDA, operations are listed next to their kernels, with the same time.
     events = [event for event in profiler.key_averages() if event.device_type.name.lower() == kind]
-    found = sorted(((getattr(event, field) / 1000, event.count, event.key) for event in events), reverse=True)
-    per_call = [{"kernel": name[:100], "ms": ms / N_PROFILED, "launches": n / N_PROFILED} for ms, n, name in found]
-    return {"all_ms": sum(ms for ms, *_ in found) / N_PROFILED, "longest": per_call[:N_KERNELS]}
+    per_call = [(getattr(event, field) / 1000 / N_PROFILED, event.count / N_PROFILED, event.key) for event in events]
+    longest = [{"kernel": name[:100], "ms": ms, "launches": n} for ms, n, name in sorted(per_call, reverse=True)]
+    return {"all_ms": sum(ms for ms, *_ in per_call), "longest": longest[:N_KERNELS]}
 
 
 def figures(run: Callable[[], Any], device: str, n_calls: int) -> dict[str, Any]:
@@ -104,8 +102,7 @@ def main(
 ) -> Measured:
     """Measure steps, and a turn of one stream with a full window."""
     case = CASES["livecc-7b"].small() if run.is_small else CASES["livecc-7b"]
-    processor = shape_processor()
-    model = build_model(case, processor, run.device, run.is_small)
+    model, processor = build_model(case, run)
     never_end(model, processor)
     report: dict[str, Any] = {"context": context, "steps": {}, **(weights_floor(model) if run.on_cuda else {})}
     for n in streams:

@@ -76,12 +76,11 @@ def main(
     stages: Annotated[tuple[str, ...], "stages to run", STAGES] = tuple(STAGES),
 ) -> Measured:
     """Run the stages."""
-    folder, began_s, ended = folder.resolve(), time.monotonic(), {}
+    folder, end_s, ended = folder.resolve(), time.monotonic() + 60 * minutes, {}
     folder.mkdir(parents=True, exist_ok=True)
     run.output = run.output or folder / "summary.json"
     for name, command in commands(stages, folder, run.is_small).items():
-        left_s = 60 * minutes - (time.monotonic() - began_s)
-        ended[name] = run_stage(name, command, folder, min(STAGES[name], left_s))
+        ended[name] = run_stage(name, command, folder, min(STAGES[name], end_s - time.monotonic()))
         last = ((folder / f"{name}.log").read_text().splitlines() or [""])[-1]
         run.tell(f"{name}: {ended[name]} {last}", {"stages": ended})
     return {"stages": ended}, [holds(f"{name} ends well", stage["exit_code"] == 0) for name, stage in ended.items()]

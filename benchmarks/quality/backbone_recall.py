@@ -61,9 +61,7 @@ def main(
     clips: Annotated[int, "number of held-out clips"] = 100,
 ) -> Measured:
     """Measure every finished variant."""
-    folders = {name: runs / name / STAGES[-1] for name in VARIANTS}
-    if run.is_small:
-        folders = {BASE: bundled_model_path()}
+    folders = {BASE: bundled_model_path()} if run.is_small else {name: runs / name / STAGES[-1] for name in VARIANTS}
     folders = {name: folder for name, folder in folders.items() if (folder / "processor_config.json").is_file()}
     if BASE not in folders:
         raise CannotMeasureError(f"{runs} holds no finished {BASE}: run recipes/livecc-tiny/backbones.sh")

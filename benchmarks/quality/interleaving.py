@@ -46,7 +46,6 @@ CAPTION_WAYS = {
     "captioned": ((CLIP_S, CLIP_S), (10, 10), (WINDOW_S, WINDOW_S), (WINDOW_S, 1)),
     "window-captioned": ((WINDOW_S, WINDOW_S), (WINDOW_S, 1)),
 }
-STREAMED = ("interleaved", "captioned")
 
 
 def recipe(start: Path, out: Path, name: str, n_samples: int) -> dict[str, Any]:
@@ -78,7 +77,7 @@ def measure(folders: dict[str, Path], n_clips: int) -> dict[str, dict[str, float
     """Play held-out clips to the models in every way; return the figures of each way."""
     models = {name: load_model_and_processor(folder, device="cpu")[:2] for name, folder in folders.items()}
     ways: dict[str, Callable] = {"the narrator itself": lambda clip: narrator_turns(clip.scene.events)}
-    for name in STREAMED:
+    for name in ("interleaved", "captioned"):
         ways[f"{name}, streamed"] = lambda clip, name=name: turns_of(
             play(*models[name], clip.chunks, do_sample=False, repetition_penalty=1.0)
         )

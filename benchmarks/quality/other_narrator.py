@@ -30,10 +30,8 @@ def main(
 ) -> Measured:
     """Score the base alone, and the adapted model with the adapter on and off, by both narrators' verbs."""
     if not (adapter / "adapter_config.json").is_file():
-        raise CannotMeasureError(
-            f"{adapter} holds no adapter_config.json; train one with: livecc train --config "
-            "recipes/livecc-tiny/other-narrator.yaml"
-        )
+        recipe = "recipes/livecc-tiny/other-narrator.yaml"
+        raise CannotMeasureError(f"{adapter} holds no adapter_config.json; train one: livecc train --config {recipe}")
 
     def scores(of, narrator: str) -> dict[str, Any]:
         score = evaluate(of, processor, clips, narrator=narrator).score

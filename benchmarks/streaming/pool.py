@@ -25,7 +25,6 @@ from harness import Measured, Run, at_least, benchmark, spread, times_of
 from models import CASES, Case, build_model, greedy_options, never_end, seen_frames
 
 from livecc_hf import CommentaryPool
-from livecc_hf.checkpoints.shapes import shape_processor
 
 MIN_RATIO_OF_8_ON_CPU = 2.0
 MIN_LIVE = {"cpu": 16, "cuda": 24}
@@ -37,6 +36,8 @@ FILLING_S = 18  # the default window, and the first turn
 
 def throughput(model, processor, case: Case, n: int, n_turns: int, with_alone: bool) -> dict[str, float | None]:
     """Measure rounds of `n` streams with full windows, in a pool and one after the other."""
+    gc.collect()  # an unused pool is freed before the next is made
+    torch.cuda.empty_cache()
     frames, options = seen_frames(case, 8), greedy_options(case)
     pool = CommentaryPool(model, processor, n, max_lag_s=3600)
     pooled = [pool.join(options) for _ in range(n)]
@@ -63,6 +64,8 @@ def throughput(model, processor, case: Case, n: int, n_turns: int, with_alone: b
 
 def live(model, processor, case: Case, n_streams: int, seconds: float) -> dict[str, Any]:
     """Run streams in real time."""
+    gc.collect()  # an unused pool is freed before the next is made
+    torch.cuda.empty_cache()
     frames, options = seen_frames(case, 8), greedy_options(case)
     with CommentaryPool(model, processor, n_streams, overload="drop", max_lag_s=2.0) as pool:
         pool.warm_up(options, (frames.shape[2], frames.shape[3]))
@@ -82,13 +85,6 @@ def live(model, processor, case: Case, n_streams: int, seconds: float) -> dict[s
     return found | {"is_held": is_complete and found["p95_s"] < MAX_P95_S}
 
 
-def free_memory() -> None:
-    """Free the memory of an unused pool before the next is made."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 @benchmark("pool.json", runs_model=True, small={"streams": [2], "turns": 2, "live_s": 3.0})
 def main(
     run: Run,
@@ -100,8 +96,7 @@ def main(
     """Measure all numbers of streams."""
     case = CASES[model or ("livecc-7b" if run.on_cuda else "livecc-tiny")]
     case = case.small() if run.is_small else case
-    processor = shape_processor()
-    loaded = build_model(case, processor, run.device, run.is_small)
+    loaded, processor = build_model(case, run)
     never_end(loaded, processor)
     found: dict[str, Any] = {"model": case.name, "new_tokens": case.new_tokens, "throughput": {}, "live": {}}
     for n in streams:
@@ -109,13 +104,11 @@ def main(
         figures = found["throughput"][n] = throughput(loaded, processor, case, n, turns, with_alone)
         ratio = f", {figures['ratio']:.2f} x one after the other" if figures["ratio"] else ""
         run.tell(f"{n:3} streams: {figures['tokens_per_s']:7.0f} tokens/s{ratio}", found)
-        free_memory()
     min_live = MIN_LIVE["cuda" if run.on_cuda else "cpu"]
     found["live_streams_held"] = 0
     for n in [n for n in streams if n >= min_live] or streams[-1:]:
         figures = found["live"][n] = live(loaded, processor, case, n, live_s)
         run.tell(f"{n:3} live: p95 {figures['p95_s']:.3f} s, {figures['dropped_frames']} frames dropped", found)
-        free_memory()
         if not figures["is_held"]:
             break
         found["live_streams_held"] = n

@@ -16,7 +16,6 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,38 +70,25 @@ TRAINING_OPTIONS: dict[str, Any] = {
 FRAME_PATCHES = 16  # along a side of the synthetic samples' frames: 224 pixels, 64 tokens a frame pair
 
 
-@dataclass(frozen=True)
-class Case:
-    """One model and its samples."""
-
-    row_tokens: int  # at most, in our rows
-    shape: str | None = None  # one of `SHAPES`; None: livecc-tiny
-    turns: tuple[int, ...] = ()  # of each synthetic sample
-    clips: int = 0  # narrated clips of livecc-tiny's world
-    has_target: bool = False  # for memory and time
+ROW_TOKENS = {"livecc-tiny": 2048, "mid-size": 4096, "small": 640}  # of our rows at most, by model
+TURNS = {"mid-size": (42, 12, 9), "small": (2, 1, 1)}  # of each synthetic sample
+N_CLIPS = 12  # of livecc-tiny's world, which are its samples
 
 
-CASES = {
-    "livecc-tiny": Case(row_tokens=2048, clips=12),
-    "mid-size": Case(row_tokens=4096, shape="training", turns=(42, 12, 9), has_target=True),
-    "small": Case(row_tokens=640, shape="small", turns=(2, 1, 1)),
-}
-
-
-def prepare(case: Case, folder: Path) -> dict[str, Any]:
-    """Write the weights and samples of a case, and return their sizes."""
+def prepare(name: str, folder: Path) -> dict[str, Any]:
+    """Write the weights and samples of a model, and return their sizes."""
     processor = shape_processor()
-    if case.shape:
+    if name in TURNS:
         torch.manual_seed(0)
-        config = shape_config(SHAPES[case.shape], processor)
+        config = shape_config(SHAPES["small" if name == "small" else "training"], processor)
         model, rng = LiveCCForConditionalGeneration(config), torch.Generator().manual_seed(0)
-        pairs = [[3] + [1] * (n - 1) for n in case.turns]  # of frames, in each turn
+        pairs = [[3] + [1] * (n - 1) for n in TURNS[name]]  # of frames, in each turn
         samples = [synthetic_commentary(config, rng, of, FRAME_PATCHES, 13, (5, 15)) for of in pairs]
     else:
         model, _ = load_model(bundled_model_path(), dtype="float32")
-        entry = {"source": "tiny", "length": [12, 28], "samples": case.clips, "group": 1, "moods": ["busy", "calm"]}
+        entry = {"source": "tiny", "length": [12, 28], "samples": N_CLIPS, "group": 1, "moods": ["busy", "calm"]}
         data = open_data([entry], processor, EncodeOptions(keep_trailing_silence=True))
-        samples = [data.sample(index).model_inputs for index in range(case.clips)]
+        samples = [data.sample(index).model_inputs for index in range(N_CLIPS)]
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     torch.save(samples, folder / "samples.pt")
@@ -110,7 +96,7 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
     return {
         "parameters": model.num_parameters(),
         "sample_tokens": lengths.tolist(),
-        "packed_row_tokens": plan_packs(lengths, case.row_tokens, seed=0).row_lengths(lengths).tolist(),
+        "packed_row_tokens": plan_packs(lengths, ROW_TOKENS[name], seed=0).row_lengths(lengths).tolist(),
         "supervised_tokens": sum(int((sample["labels"] != -100).sum()) for sample in samples),
     }
 
@@ -157,19 +143,6 @@ def straightforward_trainer(model, samples: list[StoredSample], **options: Any) 
     )
 
 
-class StepClock(TrainerCallback):
-    """Notes when training begins and when each step ends."""
-
-    def __init__(self) -> None:
-        self.marks_s: list[float] = []
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Note the time."""
-        self.marks_s.append(time.perf_counter())
-
-    on_train_begin = on_step_end
-
-
 def resident_mb(field: str) -> float:
     """Return a field of /proc/self/status in 1e6 bytes; a child would inherit `ru_maxrss` from its parent."""
     values = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -191,28 +164,31 @@ def run_side(side: str, row_tokens: int, folder: Path, steps: int) -> dict[str, 
             trainer = straightforward_trainer(model, samples, **options)
             trainer.model.model.visual.requires_grad_(False)
         del model  # the other side's trainer has another one
-        trainer.add_callback(clock := StepClock())
+        marks_s: list[float] = []  # when training begins, and when each step ends
+        clock = TrainerCallback()
+        clock.on_train_begin = clock.on_step_end = lambda *_, **__: marks_s.append(time.perf_counter())
+        trainer.add_callback(clock)
         for weight in trainer.model.parameters():
             weight.data.sum()  # pages of a mapped file become resident only when touched
         Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
         loaded_mb = resident_mb("VmRSS")
         trainer.train()
     return {
-        "steps_s": [end - begin for begin, end in pairwise(clock.marks_s)][1:],
+        "steps_s": [end - begin for begin, end in pairwise(marks_s)][1:],
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
         "peak_above_loaded_mb": resident_mb("VmHWM") - loaded_mb,
         "rows_per_step": trainer.args.gradient_accumulation_steps,
     }
 
 
-def measure(case: Case, run: Run, rounds: int, steps: int) -> dict[str, Any]:
-    """Run both sides of a case alternately; compare median times, largest memory, and losses of the first round."""
+def measure(name: str, run: Run, rounds: int, steps: int) -> dict[str, Any]:
+    """Run both sides of a model alternately; compare median times, largest memory, and losses of the first round."""
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    with tempfile.TemporaryDirectory() as name:
-        found: dict[str, Any] = {"samples": prepare(case, Path(name))}
+    with tempfile.TemporaryDirectory() as path:
+        found: dict[str, Any] = {"samples": prepare(name, folder := Path(path))}
         for number in range(rounds):
             for side in SIDES if number % 2 == 0 else SIDES[::-1]:
-                one = in_child(run_side, side, case.row_tokens, Path(name), steps, environment=CHILD_ENVIRONMENT)
+                one = in_child(run_side, side, ROW_TOKENS[name], folder, steps, environment=CHILD_ENVIRONMENT)
                 runs[side].append(one)
                 run.tell(f"  round {number + 1}, {side}: {rounded(one)}")
     for side in SIDES:
@@ -229,9 +205,9 @@ def measure(case: Case, run: Run, rounds: int, steps: int) -> dict[str, Any]:
 
 
 def targets(name: str, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the targets of one of `CASES`."""
+    """Return the targets of a model."""
     found = [at_most(f"{name}: difference of the first losses", result["first_loss_difference"], 1e-4)]
-    if CASES[name].has_target:
+    if name == "mid-size":
         found.append(at_most(f"{name}: memory ratio", result["memory_ratio"], MAX_MEMORY_RATIO))
         found.append(at_most(f"{name}: step time ratio", result["step_time_ratio"], MAX_TIME_RATIO))
     return found
@@ -240,7 +216,7 @@ def targets(name: str, result: dict[str, Any]) -> list[dict[str, Any]]:
 @benchmark("training.json", "torch", "transformers", "trl", small={"models": ["small"], "rounds": 1, "steps": 1})
 def main(
     run: Run,
-    models: Annotated[tuple[str, ...], "models to train", CASES] = ("livecc-tiny", "mid-size"),
+    models: Annotated[tuple[str, ...], "models to train", ROW_TOKENS] = ("livecc-tiny", "mid-size"),
     rounds: Annotated[int, "processes of each side, alternately"] = 2,
     steps: Annotated[int, "measured steps of each process, after a first one"] = 2,
 ) -> Measured:
@@ -248,6 +224,6 @@ def main(
     results, asked = {}, []
     for name in models:
         run.tell(f"{name}:")
-        results[name] = measure(CASES[name], run, rounds, steps)
+        results[name] = measure(name, run, rounds, steps)
         asked += targets(name, results[name])
     return {"models": results}, asked

@@ -84,7 +84,7 @@ def test_the_page_says_what_ten_million_videos_take():
 def test_the_recorded_results_are_of_a_quiet_machine():
     """Wall times of a loaded machine, or of single runs, say little."""
     result = json.loads((BENCHMARKS.parent / "results/data.json").read_text())
-    assert result["is_quiet"] and result["repeats"] >= 3
+    assert result["load_average"][0] <= 0.5 and result["repeats"] >= 3
 
 
 @pytest.mark.slow

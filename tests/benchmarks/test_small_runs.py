@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from real_weights import needs_whisper
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -25,7 +26,7 @@ def run_small(script, output):
 @pytest.mark.parametrize(
     ("script", "figures"),
     [
-        ("data/model_stages.py", {"targets_met": True}),
+        pytest.param("data/model_stages.py", {"targets_met": True}, marks=needs_whisper),
         ("decoding/decoding.py", {"targets_met": True, "rounds": 1}),
         ("quality/backbone_recall.py", {"clips": 2, "first_clip": 10_000}),
         ("quality/tiny_commentary.py", {"clips": 1, "dtype": "float32"}),
