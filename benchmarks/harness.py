@@ -119,8 +119,8 @@ def benchmark(
 
 def _parser(measure: Callable[..., Measured], has_device: bool) -> argparse.ArgumentParser:
     """Return a parser of a function's options."""
-    text = measure.__globals__["__doc__"]
-    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about = measure.__globals__["__doc__"]
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="run for seconds, to check that the script works")
     parser.add_argument("--output", type=Path, help="JSON file to write; default: in benchmarks/results")
     if has_device:

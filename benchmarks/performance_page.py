@@ -41,11 +41,12 @@ def line_of(templates: Iterable[str], figures: Mapping[str, Any]) -> str:
 
 def made_tables(results: Path = RESULTS) -> dict[str, dict[str, str]]:
     """Return the text of each table of each page."""
-    recorded = {path.stem: json.loads(path.read_text()) | {"script": SCRIPTS[path.stem]} for path in results.glob("*")}
+    recorded = {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
     made: dict[str, dict[str, str]] = {"performance": {}}
     for table, rows in read_yaml("performance.yaml").items():
-        lines = [line_of([what, *cells, *SOURCE], recorded[name]) for what, name, *cells in rows]
-        made["performance"][table] = HEAD + "".join(lines)
+        made["performance"][table] = HEAD
+        for what, name, *cells in rows:
+            made["performance"][table] += line_of([what, *cells, *SOURCE], {"script": SCRIPTS[name]} | recorded[name])
     for page, (part, columns) in read_yaml("tables.yaml").items():
         lines = [line_of(columns.values(), {"name": name, **row}) for name, row in recorded[page][part].items()]
         head = line_of(columns, {}) + "|---" + "|--:" * (len(columns) - 1) + "|\n"

@@ -70,8 +70,7 @@ def measure(browser: Any, url: str, n_pages: int) -> dict[str, Any]:
         time.sleep(max(0.0, began_s + number * _TURN_S / n_pages - time.monotonic()))
         page.evaluate("document.getElementById('clip').click()")
     for page in pages:
-        is_over = "document.getElementById('stage').dataset.state === 'finished'"
-        page.wait_for_function(is_over, polling=500, timeout=1000 * _LIMIT_S)
+        page.wait_for_selector("#stage[data-state=finished]", timeout=1000 * _LIMIT_S)
     turns = [turn for page in pages for turn in page.evaluate("window.turns")]
     dropped = sum(int(page.inner_text("#dropped")) for page in pages)
     for page in pages:

@@ -156,7 +156,6 @@ class StockSide:
     def turn(self, frames: torch.Tensor) -> list[int]:
         """Comment on the frames of one turn."""
         inputs = self.inputs(frames)
-        inputs = {k: v.to(self.model.device) if hasattr(v, "to") else v for k, v in inputs.items()}
         if self.past_ids is not None:
             # Without these, positions continue from the end of the first turn's, as in the demonstration.
             for name in ("mm_token_type_ids", "second_per_grid_ts"):
@@ -197,7 +196,7 @@ class StockSide:
         if backbone.limits_whole_videos:
             limits = self.processor.video_processor.size
             options["size"] = {name: limits[name] * len(frames) for name in ("shortest_edge", "longest_edge")}
-        inputs = self.processor(text=[backbone.join_vision(text)], videos=[frames], **options)
+        inputs = self.processor(text=[backbone.join_vision(text)], videos=[frames], **options).to(self.model.device)
         inputs.pop("attention_mask")
         return dict(inputs)
 

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,12 +73,12 @@ def test_frames_are_drawn_at_the_size_asked_for(task):
 
 def test_a_difference_of_recall_is_that_of_the_same_clips(recipe, load):
     difference = load("backbone_recall").difference
-    for by_clip, base, gap, error in (
-        ([[4, 3], [6, 5]], [[4, 3], [6, 5]], 0, 0),
-        ([[5, 4], [5, 2]], [[5, 3], [5, 3]], 0, (2 * 2) ** 0.5 / 10),  # one more here, one fewer there
-        ([[5, 4], [5, 4]], [[5, 3], [5, 3]], 0.2, 0),
+    for told, base_told, events, gap, error in (
+        ([3, 5], [3, 5], [4, 6], 0, 0),
+        ([4, 2], [3, 3], [5, 5], 0, (2 * 2) ** 0.5 / 10),  # one more here, one fewer there
+        ([4, 4], [3, 3], [5, 5], 0.2, 0),
     ):
-        found = difference(by_clip, base)
+        found = difference(*((np.array(of), np.array(events)) for of in (told, base_told)))
         assert found == {"recall_difference": pytest.approx(gap), "recall_difference_se": pytest.approx(error)}
 
 
