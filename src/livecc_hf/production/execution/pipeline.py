@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
+from ...utils.text import one_line
 from .. import watchdog
 from ..columns import total_hours
+from ..errors import StageBrokenError
 from ..inputs.rows import STAGE as INPUT_STAGE
 from ..inputs.videos import UnitRef, VideoInput
 from ..stages.base import Stage, StageResult
@@ -205,6 +207,13 @@ def open_stage(stage: Stage, rows: pa.Table) -> Stage:
     if key not in _OPENED:
         if not stage.needs_open(rows):
             return stage
-        stage.open()
+        try:
+            stage.open()
+        except (ValueError, ImportError, OSError, RuntimeError):
+            raise
+        except Exception as error:  # of a stage of the user's own
+            raise StageBrokenError(
+                f"stage {stage.name} cannot be opened: {type(error).__name__}: {one_line(error)}"
+            ) from error
         _OPENED[key] = stage
     return _OPENED[key]

@@ -17,6 +17,7 @@ from ...utils.disk import is_disk_full
 from .. import watchdog
 from ..columns import total_hours
 from ..errors import DeviceError, StageBrokenError
+from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA, SUBTITLES
 from ..stages.base import Stage, StageResult, split
 from .units import StageStats, UnitState
 
@@ -122,8 +123,35 @@ def _run_watched(stage: Stage, batch: pa.Table) -> StageResult:
         result = stage(batch)
     finally:
         watch.end_batch()
+    _check_result(stage, batch, result)
     watch.count(len(batch), len(result.kept))
     return result
+
+
+def _check_result(stage: Stage, batch: pa.Table, result: StageResult) -> None:
+    """Raise a StageBrokenError if a stage returns something else than it must, or loses rows or columns."""
+    if not isinstance(result, StageResult):
+        raise StageBrokenError(
+            f"stage {stage.name} returned {type(result).__name__}: expected StageResult(kept, dropped) of two tables"
+        )
+    before = CLIP_SCHEMA.names if stage.makes_clips else batch.column_names
+    lost = [name for name in before if name not in result.kept.column_names and name != SUBTITLES]
+    if lost:
+        raise StageBrokenError(
+            f"stage {stage.name} returned rows without {', '.join(lost)}: expected all columns of its input, or of "
+            "CLIP_SCHEMA if it cuts clips"
+        )
+    if result.dropped.column_names != DROPPED_SCHEMA.names:
+        raise StageBrokenError(
+            f"stage {stage.name} returned dropped rows with the columns {', '.join(result.dropped.column_names)}: "
+            "expected those of DROPPED_SCHEMA, as the function split makes them"
+        )
+    n_missing = len(batch) - len(result.kept) - len(result.dropped)
+    if n_missing > 0 and not stage.makes_clips:
+        raise StageBrokenError(
+            f"stage {stage.name} returned {n_missing} of {len(batch)} rows neither as kept nor as dropped: expected "
+            "each in one of them"
+        )
 
 
 def join_results(stage: Stage, parts: Sequence[StageResult]) -> StageResult:

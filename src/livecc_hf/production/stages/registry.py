@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from ...utils.text import one_line
 from .base import Stage
 
 # Options that change where or how fast a stage runs, but not its result: a run may continue with other values.
@@ -30,6 +31,8 @@ STAGES = {
     "active_speaker": "active_speaker.stage:ActiveSpeaker",
     "prompt": "prompt:Prompt",
 }
+_TAKES = ("videos", "clips", "both")
+_TAKEN_NAMES = ("input", "dataset")  # steps that are in the funnel, and in dropped rows, next to the stages
 
 
 def find_stage(name: str) -> type[Stage]:
@@ -49,9 +52,11 @@ def find_stage(name: str) -> type[Stage]:
     module_name, _, class_name = place.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # the module is the user's, and may raise anything
+        kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
         raise ValueError(
-            f"stage {name!r} cannot be imported: {error}; expected package.module:Class, with the module on PYTHONPATH"
+            f"stage {name!r} cannot be imported: {kind}{one_line(error)}; expected package.module:Class, with the "
+            "module on PYTHONPATH"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Stage)):
         raise ValueError(f"stage {name!r} is not a subclass of livecc_hf.production.stages.base.Stage")
@@ -59,7 +64,19 @@ def find_stage(name: str) -> type[Stage]:
         raise ValueError(f"stage {name!r} is not a dataclass: put @dataclass(frozen=True) above the class")
     if not isinstance(getattr(found, "name", None), str):
         raise ValueError(f'stage {name!r} has no name: give its class one, such as name: ClassVar[str] = "my_filter"')
+    _check_class(found, name)
     return found
+
+
+def _check_class(found: type[Stage], name: str) -> None:
+    """Raise a ValueError if the class of a stage has a wrong attribute."""
+    if found.name in _TAKEN_NAMES:
+        raise ValueError(f"stage {name!r} has the name {found.name!r}, which a run's own step has: choose another")
+    if found.takes not in _TAKES:
+        raise ValueError(f"stage {name!r}: takes is {found.takes!r}: expected one of {', '.join(_TAKES)}")
+    reads = getattr(found, "reads", None)
+    if isinstance(reads, str):
+        raise ValueError(f"stage {name!r}: reads is {reads!r}: expected a tuple of columns, such as ({reads!r},)")
 
 
 def make_stage(name: str, thresholds: Mapping[str, Any] | None = None) -> Stage:

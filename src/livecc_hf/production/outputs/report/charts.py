@@ -191,7 +191,7 @@ def _draw_distribution(axes: Axes, item: Distribution, thresholds: Sequence[tupl
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.tick_params(labelsize=8)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="upper right")
     axes.spines[["top", "right"]].set_visible(False)
 
 
