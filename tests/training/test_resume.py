@@ -118,6 +118,17 @@ def test_resuming_is_exact_and_decodes_nothing_twice(recipe, tmp_path, watched, 
     assert f"Backbone: `{backbone or 'qwen2_vl'}`" in card
 
 
+def test_loaders_that_start_between_a_checkpoint_and_the_next_step_change_nothing(recipe, tmp_path):
+    """An epoch has 2 steps. It ends with a checkpoint, then an evaluation, which a resumed run does not repeat."""
+    held_out = {"eval_strategy": "epoch", "held_out": 4, "commentary_clips": 0}
+    data = [{"source": "tiny", "task": "list", "length": [1, 1], "samples": 8}]
+    path = recipe(**STEPS | LORA | held_out, per_device_train_batch_size=2, data=data)
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    main(["--config", path, f"output_dir={whole}"])
+    main(["--config", path, f"output_dir={resumed}", f"resume_from_checkpoint={whole / 'checkpoint-4'}"])
+    assert_same_run(whole, resumed)
+
+
 def killed(stage: str, nth: int, folder: Path, arguments: list[str]) -> None:
     """Runs `livecc train` until it is killed while writing a checkpoint."""
     script = Path(__file__).with_name("killed_run.py")

@@ -107,13 +107,17 @@ class LiveCCTrainer(SFTTrainer):
             if self.is_world_process_zero():
                 self.ledger.forget_after(state.step)
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the base class's data loader, without draws from the training's random numbers."""
+        return _with_own_seeds(super().get_train_dataloader())
+
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        """Return the base class's data loader, using the held-out data's collator."""
+        """Return the base class's data loader, using the held-out data's collator, and without such draws."""
         if self._held_out_loader is None:
-            return super().get_eval_dataloader(eval_dataset)
+            return _with_own_seeds(super().get_eval_dataloader(eval_dataset))
         training_loader, self.data_collator = self.data_collator, self._held_out_loader
         try:
-            return super().get_eval_dataloader(eval_dataset)
+            return _with_own_seeds(super().get_eval_dataloader(eval_dataset))
         finally:
             self.data_collator = training_loader
 
@@ -344,3 +348,13 @@ class LiveCCTrainer(SFTTrainer):
         real = (inputs["input_ids"] != self._tokenizer.pad_token_id).sum()
         self._total_train_tokens += int(self.accelerator.reduce(real - counted, "sum").item())
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+
+
+def _with_own_seeds(loader: DataLoader) -> DataLoader:
+    """Let a loader draw its workers' seeds from a generator of its own.
+
+    A resumed run starts other loaders at other times (no evaluation between the checkpoint and the next step, new
+    persistent workers), so draws from the global generator would change its dropout.
+    """
+    getattr(loader, "base_dataloader", loader).generator = torch.Generator()  # accelerate wraps loaders
+    return loader
