@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -277,3 +279,25 @@ def user(image: str | None = None) -> dict:
 
 def write_chats(path, chats: list) -> None:
     path.write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+
+
+def test_a_run_says_at_its_start_how_much_there_is_and_whether_it_is_finished(recipe, caplog):
+    path = recipe(held_out=6, max_steps=2, save_strategy="steps", save_steps=1)
+    main(["--config", path])
+    assert "42 samples, 6 held out; 2 steps of 4 rows" in caplog.text
+    main(["--config", path, "--resume"])
+    assert "the run is finished (step 2 of 2); for more steps, raise max_steps" in caplog.text
+    main(["--config", path, "--resume", "max_steps=3"])
+    assert "3 steps of 4 rows, continuing after step 2" in caplog.text
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_weights_are_read(recipe, tmp_path):
+    (tmp_path / "a file").write_text("")
+    for out in ("a file", "a file/run"):
+        with pytest.raises(OSError, match=f"output_dir {tmp_path / out} cannot be written to .*choose another folder"):
+            main(["--config", recipe(output_dir=str(tmp_path / out), model_name_or_path="no/such")])
+
+
+def test_importing_the_script_silences_the_message_on_optional_kernels_before_peft_prints_it():
+    code = "import livecc_hf.training, logging; print(logging.getLogger('bitsandbytes').level == logging.ERROR)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"

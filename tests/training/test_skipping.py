@@ -45,3 +45,21 @@ def test_a_resumed_run_forgets_what_it_will_meet_again(tmp_path):
     other = SkipLedger(tmp_path, 1.0)
     other.restore(json.loads(json.dumps(ledger.state())))
     assert (other.n_samples, other.n_skipped) == (10, 2)
+
+
+def test_a_sample_is_named_once_however_many_epochs_skip_it(tmp_path, caplog):
+    ledger = SkipLedger(tmp_path, 1.0)
+    for step in (1, 2):
+        ledger.write([skipped(4)], step)
+        ledger.count(5, 1)
+    assert caplog.text.count("skipped clips.jsonl:5") == 1
+    ledger.check_end()
+    assert "2 of 10 samples read could not be used (2 missing_file)" in caplog.text
+
+
+def test_an_epoch_without_a_usable_sample_ends_the_run(tmp_path):
+    ledger = SkipLedger(tmp_path, 1.0, n_in_epoch=2)
+    ledger.write([skipped(0), skipped(1)], 1)
+    ledger.count(1, 1)
+    with pytest.raises(TooManySkippedError, match="none of the 2 samples could be used"):
+        ledger.count(1, 1)

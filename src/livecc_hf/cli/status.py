@@ -8,6 +8,7 @@ import time
 import warnings
 from typing import TextIO
 
+from livecc_hf.utils.quiet import quiet_missing_kernels
 from livecc_hf.utils.text import one_line
 
 _CLEAR_LINE = "\r\x1b[K"
@@ -90,7 +91,7 @@ def quiet_libraries(debug: bool) -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about missing CPU kernels
+    quiet_missing_kernels()
 
 
 def quiet_hub(debug: bool) -> None:

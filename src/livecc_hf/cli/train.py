@@ -37,6 +37,9 @@ def _check_recipe(argv: Sequence[str]) -> None:
 
     written = read_written(argv)
     if written.name is None and "data" not in written.names:
+        file = next((word for word in argv if word.endswith((".yaml", ".yml"))), None)
+        if file is not None:
+            raise ValueError(f"{file!r} belongs to no option: a recipe of your own is given as --config {file}")
         raise ValueError(
             "no recipe is given: expected --recipe NAME (without a name, it lists them) or --config FILE; see livecc "
             "train --help"

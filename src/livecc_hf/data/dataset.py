@@ -255,7 +255,8 @@ def open_data(
         name, weight = entry.pop("source", None), entry.pop("weight", 1)
         if not isinstance(name, str) or name not in SOURCES:
             known = ", ".join(sorted(SOURCES))
-            raise ValueError(f"data entry {index} has source {name!r}: expected one of {known}")
+            said = f"source {name!r}" if "source" in entries[index] else f"no source, only {', '.join(map(str, entry))}"
+            raise ValueError(f"data entry {index} has {said}: expected a source, one of {known}")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             raise ValueError(f"data entry {index} has weight {weight!r}: expected a number above 0, such as 0.5 or 2")
         label = " ".join(str(value) for value in (name, entry.get("path")) if value)

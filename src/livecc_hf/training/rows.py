@@ -19,6 +19,8 @@ from livecc_hf.data.sources import narrated, tiny  # noqa: F401  (importing regi
 from livecc_hf.modeling.grammar import TURN_FRAMES
 
 if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
     from .options.recipe import Recipe
@@ -43,6 +45,11 @@ class RunData:
     held_out: TrainingData | None
     packs: Packs
     row_tokens: np.ndarray | None
+
+
+def rows_per_step(training: TrainingArguments) -> int:
+    """Return the rows in an optimizer step, over all processes."""
+    return training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
 
 
 def open_run_data(recipe: Recipe, processor: StreamingProcessor) -> RunData:

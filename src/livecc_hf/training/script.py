@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from livecc_hf.utils.disk import DiskFullError, is_disk_full
+from livecc_hf.utils.output_folder import make_output_folder
 from livecc_hf.utils.text import one_line
 
 from .inspection.recipe_samples import inspect_recipe
@@ -35,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and save model and processor, or print samples if the recipe sets ``inspect``."""
-    # peft imports bitsandbytes if it is installed, which prints a message on missing CPU kernels.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     recipe = parse(sys.argv[1:] if argv is None else argv)
     show_log(recipe.training.process_index == 0)
@@ -57,6 +56,7 @@ def train(recipe: Recipe) -> None:
         FileNotFoundError: if a dataset is missing.
     """
     checkpoint = start_from(recipe)
+    make_output_folder(recipe.training.output_dir, "output_dir")
     trainer = build_trainer(recipe)
     if checkpoint is None:
         trainer.forget_skipped()

@@ -9,6 +9,7 @@ from livecc_hf.data.batches.collator import CommentaryCollator
 from livecc_hf.data.batches.loader import BatchLoader
 from livecc_hf.data.batches.packing import plan_singles
 
+from .announcing import AnnouncementCallback
 from .live_commentary import LiveCommentaryCallback
 from .model.loading import load_recipe_processor, load_trainable_model
 from .model.parts import lora_config
@@ -63,11 +64,12 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
         processing_class=processor,
         optimizers=(_muon(recipe, model), None),
         peft_config=lora_config(model, recipe.model, ours.train_parts) if recipe.model.use_peft else None,
-        ledger=SkipLedger(training.output_dir, ours.max_skipped),
+        ledger=SkipLedger(training.output_dir, ours.max_skipped, len(data.train)),
         identity=identify_run(recipe, data.train, len(data.packs)),
         finish_save=finisher,
         hub=RunPush(ours, training, recipe.model) if training.push_to_hub else None,
         held_out_loader=held_out_loader,
+        callbacks=[AnnouncementCallback(len(data.train), len(data.held_out or ()), len(data.packs))],
     )
     finisher.trainer = trainer
     commentary = data.held_out and LiveCommentaryCallback.of_data(data.held_out, ours.commentary_clips, trainer)

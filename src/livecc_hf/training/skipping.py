@@ -28,13 +28,16 @@ class SkipLedger:
     Args:
         folder: where `skipped.jsonl` is written.
         max_skipped: the largest share of samples that may be skipped, checked from `COUNTED_FROM` samples on.
+        n_in_epoch: samples of an epoch, after which at least one must have been usable; `None`: checked at the end.
     """
 
-    def __init__(self, folder: str | Path, max_skipped: float):
+    def __init__(self, folder: str | Path, max_skipped: float, n_in_epoch: int | None = None):
         self.file = Path(folder) / SKIPPED_FILE
         self.max_skipped = max_skipped
+        self.n_in_epoch = n_in_epoch
         self.n_samples = 0
         self.n_skipped = 0
+        self._said: set[int] = set()
 
     def write(self, skipped: Sequence[SkippedSample], step: int) -> None:
         """Append this process's skipped samples of a step to the list."""
@@ -45,6 +48,9 @@ class SkipLedger:
         with self.file.open("a", encoding="utf-8") as file:  # a single write, so that processes do not interleave lines
             file.write(lines)
         for item in skipped:
+            if item.index in self._said:  # in an earlier epoch
+                continue
+            self._said.add(item.index)
             logger.warning("skipped %s (%s): %s", item.origin, item.reason, item.message)
 
     def count(self, n_samples: int, n_skipped: int) -> None:
@@ -60,13 +66,26 @@ class SkipLedger:
                 f"{self.n_skipped} of {self.n_samples} samples could not be used, more than max_skipped="
                 f"{self.max_skipped:g} allows ({self._reasons()}); see {self.file}, fix the data or raise max_skipped"
             )
+        if self.n_in_epoch is not None and self.n_samples >= self.n_in_epoch:
+            self._check_some_usable()
 
     def check_end(self) -> None:
-        """Check at the end of a run that at least one sample could be used.
+        """Check at the end of a run that at least one sample could be used, and log how many could not.
 
         Raises:
             TooManySkippedError: if every sample was skipped.
         """
+        self._check_some_usable()
+        if self.n_skipped:
+            logger.warning(
+                "%d of %d samples read could not be used (%s); see %s",
+                self.n_skipped,
+                self.n_samples,
+                self._reasons(),
+                self.file,
+            )
+
+    def _check_some_usable(self) -> None:
         if self.n_samples and self.n_skipped == self.n_samples:
             raise TooManySkippedError(
                 f"none of the {self.n_samples} samples could be used ({self._reasons()}), so nothing was learned; see "

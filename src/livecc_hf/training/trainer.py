@@ -21,6 +21,7 @@ from livecc_hf.data.samples.sample import IGNORE_INDEX
 
 from .model.packed_attention import packed_batch, sample_lengths
 from .model.sharding import reduce_head_gradient
+from .rows import rows_per_step
 from .saving.checkpoints import RunState, explain_damage, write_run_state
 from .saving.run_identity import RunIdentity
 from .token_means import TokenMeans
@@ -80,8 +81,7 @@ class LiveCCTrainer(SFTTrainer):
     @property
     def global_batch(self) -> int:
         """Rows in an optimizer step, over all processes."""
-        args = self.args
-        return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return rows_per_step(self.args)
 
     @property
     def hours_shown(self) -> float:
@@ -195,7 +195,7 @@ class LiveCCTrainer(SFTTrainer):
         prefix = keywords.get("metric_key_prefix", "eval")
         means = self._measured["eval"].means(self.accelerator)
         if not means:
-            raise ValueError("none of the held-out samples can be used, see the warnings: fix eval_data")
+            raise ValueError("none of the held-out samples can be used, see the warnings: fix their data")
         output.metrics.update({f"{prefix}_{name}": value for name, value in means.items()})
         return output
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from livecc_hf.data.formats.folder import find_captioned_videos
+from livecc_hf.data.formats.folder import find_captioned_videos, open_folder
 from livecc_hf.data.formats.jsonl import JsonLines
 from livecc_hf.data.sources.narrated import FolderEntry, FolderPart
 from livecc_hf.data.unusable import UnusableSample
@@ -54,6 +54,11 @@ def test_a_file_name_that_is_not_utf_8_has_a_fingerprint(tmp_path):
 def test_folders_without_anything_to_learn_from(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         find_captioned_videos(tmp_path / "none")
+    with pytest.raises(ValueError, match="holds no videos: expected NAME.json"):
+        find_captioned_videos(tmp_path)
     (tmp_path / "a.mp4").write_text("")
     with pytest.raises(ValueError, match="none of the 1 videos in .* has captions"):
         find_captioned_videos(tmp_path)
+    (tmp_path / "a.srt").write_text("")
+    with pytest.raises(ValueError, match="no captions in .* can be used: captions of a.mp4: no words in them"):
+        open_folder(tmp_path)

@@ -201,7 +201,10 @@ def test_a_dataset_that_cannot_be_read_says_why(media, tiny_processor):
         ({"source": "folder", "path": "nowhere"}, "nowhere is not a folder"),
         ({"source": "folder", "path": "~nobody-here/videos"}, "~nobody-here/videos is not a folder"),
         ({"source": "dataset", "path": "~nobody-here/a.parquet"}, "~nobody-here/a.parquet .*cannot be opened"),
-        ({"source": "folder", "path": ".", "max_clip_s": 1}, "max_s=1"),
+        ({"source": "folder", "path": ".", "max_clip_s": 1}, "max_clip_s is 1 .*expected above 3"),
+        ({"source": "folder", "path": ".", "max_gap_s": 0}, "max_gap_s is 0 .*expected above 0"),
+        ({"sorce": "folder", "path": "."}, "data entry 0 has no source, only sorce, path: expected a source, one of"),
+        ({"source": "foldr"}, "data entry 0 has source 'foldr': expected a source, one of dataset, folder"),
     ],
 )
 def test_a_missing_dataset_is_reported_at_once(tiny_processor, entry, message):

@@ -71,6 +71,7 @@ def test_a_value_that_does_not_fit_is_one_line(recipe, given, message, capsys):
     [
         ([], "no recipe is given: expected --recipe NAME"),
         (["max_steps=2"], "no recipe is given"),
+        (["mine.yaml"], "'mine.yaml' belongs to no option: a recipe of your own is given as --config mine.yaml"),
         (
             ["--config", "absent.yaml"],
             "recipe absent.yaml does not exist: expected a YAML file such as recipes/own",

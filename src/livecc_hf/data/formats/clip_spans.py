@@ -11,6 +11,7 @@ from livecc_hf.modeling.grammar import FRAME_STEP_S, FRAMES_PER_SECOND, MAX_FRAM
 from ...captions.words import Word
 
 MAX_CLIP_S = MAX_FRAMES / FRAMES_PER_SECOND
+FIRST_TURN_S = 3  # the least that makes a clip
 MIN_CLIP_S = 10.0  # shorter clips start earlier, in the silence before them
 MAX_GAP_S = 30.0  # longest silence within a clip
 PREVIOUS_WORDS = 512  # words before a clip that are its context
@@ -51,7 +52,7 @@ def split_into_clips(
         ValueError: unless 0 <= min_s <= max_s, max_s is above 3 s, and max_gap_s is above 0.
     """
     min_s = min(MIN_CLIP_S, max_s) if min_s is None else min_s
-    if not (0 <= min_s <= max_s and max_s > 3 and max_gap_s > 0):
+    if not (0 <= min_s <= max_s and max_s > FIRST_TURN_S and max_gap_s > 0):
         raise ValueError(
             f"max_s={max_s}, min_s={min_s}, max_gap_s={max_gap_s}: expected 0 <= min_s <= max_s, max_s above 3 s (one "
             "turn), and max_gap_s above 0"

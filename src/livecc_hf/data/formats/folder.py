@@ -59,8 +59,9 @@ def find_captioned_videos(
         else:
             found.append(CaptionedVideo(Path(video), Path(captions)))
     if not found:
+        which = f"none of the {len(bare)} videos in {folder} has captions" if bare else f"{folder} holds no videos"
         raise ValueError(
-            f"none of the {len(bare)} videos in {folder} has captions: expected NAME.json, NAME.vtt or NAME.srt next "
+            f"{which}: expected NAME.json, NAME.vtt or NAME.srt next "
             f"to NAME.mp4{f'; left out: {left_out}' if left_out.counts else ''}"
         )
     return sorted(found, key=lambda captioned: captioned.video), sorted(bare)
@@ -135,6 +136,7 @@ def open_folder(folder: str | os.PathLike, language: str | None = DEFAULT_LANGUA
     left_out = LeftOut()
     videos, bare = find_captioned_videos(folder, language, left_out)
     counts: list[int] = []
+    n_spans = 0
     remarks = [f"left out of {folder}: {left_out}"] if left_out.counts else []
     for captioned in videos:
         lost: Lost | UnusableSample | None
@@ -143,8 +145,13 @@ def open_folder(folder: str | os.PathLike, language: str | None = DEFAULT_LANGUA
         except UnusableSample as error:
             spans, lost = [], error
         counts.append(max(len(spans), 1))
+        n_spans += len(spans)
+        if not spans and not lost:
+            lost = UnusableSample("no_words", "no words in them")
         if lost:
             remarks.append(f"captions of {captioned.video}: {lost}")
+    if not n_spans:
+        raise ValueError(f"no captions in {folder} can be used: {'; '.join(remarks)}")
     video_of = np.repeat(np.arange(len(videos), dtype=np.int32), counts)
     clip_of = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
     rows = np.stack([video_of, clip_of], axis=1)

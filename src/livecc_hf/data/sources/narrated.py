@@ -18,13 +18,13 @@ from livecc_hf.utils.text import one_line
 
 from ..dataset import Item, parse_entry, register_source
 from ..formats.chat import Conversation
-from ..formats.clip_spans import MAX_CLIP_S, MAX_GAP_S
+from ..formats.clip_spans import FIRST_TURN_S, MAX_CLIP_S, MAX_GAP_S
 from ..formats.conversations import NarratedVideo
 from ..formats.folder import open_folder
 from ..formats.jsonl import JsonLines
 from ..formats.rows import parse_row
 from ..media.clip_frames import read_clip
-from ..media.paths import expand_user, resolve_media
+from ..media.paths import expand_user, local_path, resolve_media
 from ..samples.chat import count_chat_tokens, encode_chat
 from ..samples.narration import NarratedClip, count_narration_tokens, encode_narration, locate_clip
 from ..samples.placeholder import N_PLACEHOLDER_TOKENS
@@ -156,6 +156,8 @@ class JsonlSource:
     def open(self, entry: dict[str, Any], seed: int) -> RowsPart:
         """Open the file; `seed` is not used."""
         keys = parse_entry(JsonlEntry, entry, "jsonl")
+        if not keys.path.startswith("hf://") and not (given := local_path(keys.path)).is_file():
+            raise FileNotFoundError(f"data file {given} does not exist: expected conversations, one JSON value a line")
         file = resolve_media(keys.path)
         default_root = keys.path.rpartition("/")[0] if keys.path.startswith("hf://") else str(file.parent)
         rows: Rows = _json_list(file) if file.suffix.lower() == ".json" else JsonLines(file)
@@ -201,6 +203,11 @@ class FolderEntry:
     )
     max_clip_s: float = field(default=MAX_CLIP_S, metadata={"help": "Longest clip, in seconds."})
     max_gap_s: float = field(default=MAX_GAP_S, metadata={"help": "Longest silence within a clip, in seconds."})
+
+    def __post_init__(self):
+        for name, above in (("max_clip_s", FIRST_TURN_S), ("max_gap_s", 0)):
+            if not getattr(self, name) > above:
+                raise ValueError(f"{name} is {getattr(self, name)!r} in a 'folder' data entry: expected above {above}")
 
 
 @register_source("folder")

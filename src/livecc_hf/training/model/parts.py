@@ -113,7 +113,12 @@ def lora_config(
     modules_to_save = model_config.lora_modules_to_save
     names = [name for name, _ in model.named_modules()]
     for module in modules_to_save or ():
-        if not any(_ends_with(name, module) for name in names):
+        if any(_ends_with(name, module) for name in chosen if module):
+            raise ValueError(
+                f"lora_modules_to_save {module!r} names layers that get adapters: take it out, or restrict "
+                "lora_target_modules to others"
+            )
+        if not module or not any(_ends_with(name, module) for name in names):
             raise ValueError(
                 f"lora_modules_to_save {module!r} is not a module of the model: expected one such as lm_head or merger"
             )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,6 +17,7 @@ from ..allocator import use_expandable_segments
 from .arguments import ALL_OPTIONS, LiveCCArguments
 from .recipe_file import WrittenRecipe, read_written
 from .trl_options import check_trl_options
+from .values import check_values
 
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig, TrlParser
@@ -25,6 +27,7 @@ BUNDLED = "livecc-tiny"  # a recipe's name for the model bundled with the packag
 _MACHINE_OPTIONS = (
     *("use_cpu", "bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "torch_compile", "use_liger_kernel"),
     *("optim", "load_in_4bit", "load_in_8bit", "deepspeed", "fsdp", "fsdp_config", "ddp_backend", "parallelism_config"),
+    "report_to",
 )
 
 
@@ -95,8 +98,11 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
         ValueError: for the first conflict.
     """
     from ..model.liger import check_liger
+    from ..model.parts import check_parts
     from ..saving.pushing import check_hub_options
 
+    check_values(training, model)
+    check_parts(ours.train_parts)
     if training.n_gpu > 1:
         raise ValueError(
             f"{training.n_gpu} GPUs are visible to one process, which trains on one: start a process for each "
@@ -175,6 +181,7 @@ def _parse_options(written: WrittenRecipe) -> tuple[LiveCCArguments, SFTConfig, 
     parser.set_defaults_with_config(max_length=None)  # TRL's default cuts at 1024 tokens
     parser.set_defaults_with_config(**written.values)
     words = ["--help" if word == ALL_OPTIONS else word for word in written.words]
+    words = _expand_lists(words, {name for it in parser._actions if it.nargs == "+" for name in it.option_strings})
     _, rest = parser.parse_known_args(words)  # report unknown options before invalid values
     known = {item.name for cls in options for item in fields(cls)}
     unknown = [key for key in written.values if key not in known]
@@ -186,6 +193,21 @@ def _parse_options(written: WrittenRecipe) -> tuple[LiveCCArguments, SFTConfig, 
     if rest:
         raise ValueError(f"{rest[0]!r} belongs to no option: options are written key=value, a recipe --config FILE")
     return _parse_words(parser, words)
+
+
+def _expand_lists(words: Sequence[str], options: Collection[str]) -> list[str]:
+    """Replace lists that are written as in a recipe, such as `--train_parts "[vision, merger]"`, by their items."""
+    import yaml
+
+    expanded: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        items: Any = None
+        if before in options and word.startswith("["):
+            with contextlib.suppress(yaml.YAMLError):
+                items = yaml.safe_load(word)
+        is_plain = isinstance(items, list) and all(isinstance(item, str | int | float) for item in items)
+        expanded += [str(item) for item in items] if is_plain else [word]
+    return expanded
 
 
 def _parse_words(parser: TrlParser, words: Sequence[str]) -> tuple[LiveCCArguments, SFTConfig, ModelConfig]:

@@ -12,6 +12,7 @@ from livecc_hf.checkpoints.adapters import save_adapter_files
 from livecc_hf.checkpoints.cards import CARD_FILE, CardFacts, short_name, update_training, write_card
 
 from ..options.recipe import Recipe
+from ..rows import rows_per_step
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.configuration_livecc import LiveCCConfig
@@ -102,14 +103,13 @@ def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
     method = "full"
     if model.use_peft:
         method = f"{'QLoRA' if model.load_in_4bit else 'LoRA'}, rank {model.lora_r}, alpha {model.lora_alpha}"
-    per_step = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
     named_recipe = {} if recipe.name is None else {"recipe": recipe.name}
     return {
         **named_recipe,
         "data": "; ".join(data),
         "trained": f"{method}; {', '.join(recipe.ours.train_parts or ()) or 'default parts'}",
         "position scheme": position_scheme,
-        "rows a step": f"{per_step}{' (packed)' if recipe.packing else ''}",
+        "rows a step": f"{rows_per_step(training)}{' (packed)' if recipe.packing else ''}",
         "learning rate": f"{training.learning_rate:g}, {getattr(training.lr_scheduler_type, 'value', '')}".rstrip(", "),
         "seed": training.seed,
     }
