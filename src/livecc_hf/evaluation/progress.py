@@ -31,12 +31,19 @@ class RowProgress:
         self.total, self.known, self.done = total, known, 0
         self._say, self._every_s, self._clock = say, every_s, clock
         self._began = self._said = clock()
+        self._last: tuple[int, int] | None = None  # what the last line reported
 
     def add(self, rows: int = 1) -> None:
         """Count finished rows, and report progress if `every_s` seconds have passed."""
         self.done += rows
         if self._clock() - self._said >= self._every_s:
             self._said = self._clock()
+            self._last = (self.done, self.total)
+            self._say(self.line())
+
+    def end(self) -> None:
+        """Report progress, unless the last line said the same."""
+        if self._last != (self.done, self.total):
             self._say(self.line())
 
     def line(self) -> str:

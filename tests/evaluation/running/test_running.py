@@ -193,7 +193,8 @@ def test_a_resumed_run_keeps_the_datasets_commit(benchmark, published_checkpoint
         ("nothing", {}, ValueError, "there is no benchmark 'nothing'"),
         ("videomme,mvbench", {}, ValueError, "are not about the same videos"),
         ("videomme", {"protocol": "x"}, ValueError, "has no protocol 'x': expected livecc, official, livecc-fixed"),
-        ("videomme-subtitles", {}, FileNotFoundError, "subtitles None is not a folder"),
+        ("videomme-subtitles", {}, ValueError, "needs --subtitles DIR"),
+        ("videomme-subtitles", {"subtitles": "none"}, FileNotFoundError, "--subtitles none is not a folder"),
         ("videomme", {"annotations": "none.json"}, FileNotFoundError, "none.json do not exist"),
         ("livesports3k-cc", {}, ValueError, "row 0 of the annotations has no column event_id"),
         ("ovobench", {}, ValueError, "has no column task"),
@@ -206,6 +207,22 @@ def test_errors_before_any_work(suite, options, error, message, benchmark, tmp_p
     options = {"annotations": benchmark[0]} | options
     with pytest.raises(error, match=message):
         run(suite, "no-model", benchmark[1], tmp_path / "out", RunOptions(**options), quietly)
+
+
+def test_wrong_folders_are_named_before_questions_are_fetched_or_weights_read(benchmark, tmp_path):
+    annotations, videos, subtitles = benchmark
+    from_hub, local = RunOptions(), RunOptions(annotations=annotations)
+    with pytest.raises(FileNotFoundError, match="^--videos nowhere is not a folder"):
+        run("videomme", "no-model", "nowhere", tmp_path / "out", from_hub, quietly)
+    with pytest.raises(OSError, match="^--out .*videomme.json cannot be written to .it is a file.: choose another"):
+        run("videomme", "no-model", videos, annotations, from_hub, quietly)
+    with pytest.raises(FileNotFoundError, match="has none of the 2 videos of videomme, such as clip1.mp4: give the"):
+        run("videomme", "no-model", subtitles, tmp_path / "out", local, quietly)
+    (videos / "data/clip2.mp4").unlink()
+    lines = []
+    with pytest.raises(ValueError, match="no-model does not exist"):
+        run("videomme", "no-model", videos, tmp_path / "out", local, lines.append)
+    assert lines == [f"1 of 2 videos are missing in {videos}, such as clip2.mp4"]
 
 
 def event_row(number, begin, end, video="a.mp4", **others):
@@ -281,8 +298,10 @@ def test_ovo_bench_in_all_protocols(talkative, tmp_path):
 
 
 def test_candidates_are_checked_before_any_video_is_read(published_checkpoint, tmp_path):
-    (tmp_path / "videos").mkdir()
-    annotations = write_json(tmp_path / "ovo.json", ovo_records())
+    annotations = write_json(tmp_path / "ovo.json", records := ovo_records())
+    for record in records:
+        (tmp_path / "videos" / record["video"]).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / record["video"]).write_text("not read")
     with pytest.raises(CandidateError, match="cannot be read from one position"):
         run(
             "ovobench", published_checkpoint, tmp_path / "videos", tmp_path / "out", RunOptions(None, None, annotations)

@@ -336,7 +336,7 @@ def _judge_all(calls: list[_Call], n_total: int, asker: _Asker, file: RowFile, r
             for future in running:
                 future.cancel()
             raise
-    say(progress.line())
+    progress.end()
 
 
 def _judge_failed(error: EndpointError, file: RowFile, result: JudgeResult) -> EndpointError:

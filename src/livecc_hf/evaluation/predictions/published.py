@@ -62,7 +62,10 @@ def read_commentary_file(path: str | os.PathLike) -> RowSet[CommentaryRow]:
     """
     found = [rows for rows in read_predictions(path) if rows.header.layout == "commentary"]
     if len(found) != 1:
-        raise ValueError(f"{path} holds {len(found)} files of commentaries: expected exactly one")
+        what = (
+            f"{len(found)} sets of commentaries: name one file" if found else "no commentaries: expected a file of them"
+        )
+        raise ValueError(f"{path} holds {what}")
     return found[0].of(CommentaryRow)
 
 

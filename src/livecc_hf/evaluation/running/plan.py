@@ -18,6 +18,7 @@ from ..tasks.annotations import Annotations, check_revision, read_annotations
 from ..tasks.livesports_cc import INSTRUCT
 from ..tasks.questions import FrameRule, Question
 from ..tasks.readers import SUBTITLES, Task, prompts_of, read_tasks
+from ..tasks.videomme import check_subtitles
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,14 @@ def make_plans(suites: str | Sequence[str], options: RunOptions) -> list[Plan]:
     if len({suite.dataset for suite in chosen}) > 1 or len({suite.layout for suite in chosen}) > 1:
         names = ", ".join(suite.name for suite in chosen)
         raise ValueError(f"{names} are not about the same videos: run them one by one")
-    _check_idle_options(chosen, options)
+    _check_options(chosen, options)
     return [_plan(suite, options) for suite in chosen]
 
 
-def _check_idle_options(suites: Sequence[Suite], options: RunOptions) -> None:
-    """Raise a ValueError if an option is given that none of the benchmarks uses."""
+def _check_options(suites: Sequence[Suite], options: RunOptions) -> None:
+    """Raise an error if an option is missing, or given although none of the benchmarks uses it."""
+    if any(suite.name == SUBTITLES for suite in suites):
+        check_subtitles(options.subtitles)
     names = ", ".join(suite.name for suite in suites)
     if options.subtitles is not None and all(suite.name != SUBTITLES for suite in suites):
         raise ValueError(

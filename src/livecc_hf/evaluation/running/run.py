@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from livecc_hf.utils.output_folder import make_output_folder
 from livecc_hf.utils.reports import Say, say_to_stderr
-from livecc_hf.utils.text import one_line
+from livecc_hf.utils.text import counted, one_line
 
 from ..distributed import rank_and_count, wait_for_all
 from ..predictions.file import RowFile, RowSet, read_rows, write_rows
 from ..predictions.rows import ChoiceRow, CommentaryRow, Row, VerdictRow
 from ..progress import RowProgress
-from ..suites import SUITES
+from ..suites import SUITES, suite_of
 from ..tasks.livesports_cc import SportsEvent
 from ..tasks.questions import FrameRule, Question
 from ..tasks.videos import VideoFolder
@@ -110,9 +111,14 @@ def run(
     options = options or RunOptions()
     source = model if isinstance(model, ModelSource) else ModelSource(str(model))
     out = Path(out).expanduser()
-    plans = make_plans(suites, _pinned(suites, options, out))
+    for name in suite_names(suites):
+        suite_of(name)
     folder = VideoFolder(videos)
+    make_output_folder(out, "--out")
+    plans = make_plans(suites, _pinned(suites, options, out))
     rank, n_processes = rank_and_count()
+    if missing := _missing_videos(plans, folder):
+        (say if rank == 0 else lambda _: None)(missing)
     loaded, processor = _load(source, rank, n_processes, say)
     runner = _Runner(loaded, processor, plans, options, source, folder, out, rank)
     runner.check()
@@ -120,6 +126,24 @@ def run(
     runner.work(units, say if rank == 0 else lambda _: None)
     wait_for_all()
     return runner.merge(is_main=rank == 0)
+
+
+def _missing_videos(plans: list[Plan], folder: VideoFolder) -> str | None:
+    """Return a message about videos that are missing, if any.
+
+    Raises:
+        FileNotFoundError: if all are.
+    """
+    media = list(dict.fromkeys(media_of(task) for plan in plans for task in plan.tasks))
+    missing = [names[0] for names in media if folder.find(names) is None]
+    if missing and len(missing) == len(media):
+        raise FileNotFoundError(
+            f"--videos {folder.root} has none of the {counted(len(media), 'video')} of "
+            f"{', '.join(plan.suite.name for plan in plans)}, such as {missing[0]}: give the folder that has them"
+        )
+    if missing:
+        return f"{len(missing):,} of {counted(len(media), 'video')} are missing in {folder.root}, such as {missing[0]}"
+    return None
 
 
 def _pinned(suites: str | list[str], options: RunOptions, out: Path) -> RunOptions:
@@ -257,7 +281,7 @@ class _Runner:
         finally:
             for file in (*files, *failed):
                 file.close()
-        say(progress.line())
+        progress.end()
 
     def _part(self, number: int) -> Path:
         return self.out / PARTS / f"{self.plans[number].suite.name}.{self.rank}.jsonl"

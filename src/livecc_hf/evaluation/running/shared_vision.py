@@ -6,6 +6,7 @@ Consecutive questions also share the prefill of text that they have in common af
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -109,6 +110,9 @@ class SharedVision:
         step = self._backbone.temporal_step(model.config.vision_config, TURN_FRAMES / frame_rate(times_s))
         positions = self._positions(types, grids, self._state, ids, step)
         self._cache = DynamicCache(config=model.config.text_config)
+        # transformers 5.24 renamed the argument, and warns of the old name.
+        parameters = inspect.signature(type(model).forward).parameters
+        self._cache_name = "cache" if "cache" in parameters else "past_key_values"
         device = model.device
         model(
             input_ids=torch.tensor([ids], device=device),
@@ -116,7 +120,7 @@ class SharedVision:
             pixel_values_videos=patches.to(device, model.dtype),
             video_grid_thw=grid.to(device),
             mm_token_type_ids=torch.tensor([types], device=device),
-            past_key_values=self._cache,
+            **{self._cache_name: self._cache},
             use_cache=True,
             logits_to_keep=1,
         )
@@ -207,7 +211,7 @@ class SharedVision:
         outputs = self._model(
             input_ids=torch.tensor([ids], device=device),
             position_ids=self._with_text_row(positions, n_before).to(device),
-            past_key_values=self._cache,
+            **{self._cache_name: self._cache},
             use_cache=True,
             logits_to_keep=1,
         )

@@ -37,15 +37,24 @@ def read_questions(
         FileNotFoundError: if subtitles are to be added and `subtitles` is not a folder.
         ValueError: if a column is missing.
     """
-    folder = None
-    if with_subtitles:
-        folder = Path(subtitles).expanduser() if subtitles is not None else None
-        if folder is None or not folder.is_dir():
-            raise FileNotFoundError(
-                f"subtitles {subtitles} is not a folder: expected a folder of VIDEO.srt files (--subtitles)"
-            )
+    folder = check_subtitles(subtitles) if with_subtitles else None
     lines: dict[str, tuple[SpokenSpan, ...]] = {}
     return parse_rows(annotations, lambda row, number: _question(row, number, protocol, folder, lines))
+
+
+def check_subtitles(subtitles: str | os.PathLike | None) -> Path:
+    """Return the folder of subtitles.
+
+    Raises:
+        ValueError: if none is given.
+        FileNotFoundError: if it is not a folder.
+    """
+    if subtitles is None:
+        raise ValueError("videomme-subtitles needs --subtitles DIR: a folder of VIDEO.srt files")
+    folder = Path(subtitles).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--subtitles {subtitles} is not a folder: expected one of VIDEO.srt files")
+    return folder
 
 
 def _question(

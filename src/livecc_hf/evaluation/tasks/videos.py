@@ -23,7 +23,7 @@ class VideoFolder:
     def __init__(self, root: str | os.PathLike):
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root} is not a folder: expected one with the benchmark's videos")
+            raise FileNotFoundError(f"--videos {self.root} is not a folder: expected one with the benchmark's videos")
         self._by_name: dict[str, Path] = {}
         self._by_stem: dict[str, Path] = {}
         visited: set[str] = set()
