@@ -10,6 +10,8 @@ from huggingface_hub import parse_eval_result_entries
 from layouts import commentaries, ovo, ovo_question, verdicts, videomme, write_json, write_lines
 
 from livecc_hf.cli.main import main
+from livecc_hf.evaluation.predictions import ChoiceRow, Header
+from livecc_hf.evaluation.predictions.file import write_rows
 from livecc_hf.evaluation.reporting.score_files import markdown, read_scores
 
 
@@ -79,17 +81,37 @@ def test_compare(tmp_path, capsys):
     assert "1 rows of" in out
 
 
+def test_a_comparison_says_how_many_answers_are_missing(tmp_path, capsys):
+    header, rows = Header("choice", suite="livesports3k-qa", protocol="livecc", n_rows=2), []
+    for number, error in ((1, None), (2, "v2.mp4 is missing")):
+        said = None if error else "A"
+        groups = {"q_type": "Who", "ocr": "0"}
+        rows.append(ChoiceRow(str(number), f"v{number}", "A", said, groups=groups, error=error))
+    write_rows(tmp_path / "a.jsonl", header, rows)
+    assert main(["evaluate", "compare", *[str(tmp_path / "a.jsonl")] * 2]) == 0
+    out = capsys.readouterr().out
+    assert "| overall | 50.00 | 50.00 |" in out
+    assert f"- 1 rows of {tmp_path / 'a.jsonl'} have no answer, such as for a missing video, and count as wrong" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["score", "none.json"], "none.json does not exist"),
         (["score"], "the following arguments are required: DIR_OR_FILE"),
         (["compare", "a", "a"], "a does not exist"),
+        (["score", "a", "--out", "file"], "file cannot be made a folder (it is a file)"),
+        (["report", "a", "--out", "."], "--out . cannot be written (it is a folder)"),
+        (["export", "a", "--format", "proact-vl", "--out", "file/x"], "file cannot be made a folder (it is a file)"),
+        (["judge", "a", "b", "--judge", "m", "--out", "."], "--out . cannot be written (it is a folder)"),
+        (["export", "choices.json", "--format", "proact-vl", "--out", "x"], "choices.json holds no commentaries"),
         (["nothing"], "invalid choice: 'nothing'"),
     ],
 )
 def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    write_json(tmp_path / "choices.json", videomme([("A", "A")]))
     try:
         assert main(["evaluate", *arguments]) == 2
     except SystemExit as error:

@@ -294,7 +294,7 @@ def test_a_run_says_at_its_start_how_much_there_is_and_whether_it_is_finished(re
 def test_an_output_folder_that_cannot_be_written_is_refused_before_weights_are_read(recipe, tmp_path):
     (tmp_path / "a file").write_text("")
     for out in ("a file", "a file/run"):
-        with pytest.raises(OSError, match=f"output_dir {tmp_path / out} cannot be written to .*choose another folder"):
+        with pytest.raises(ValueError, match=f"{tmp_path / out} cannot be made a folder .*choose another place"):
             main(["--config", recipe(output_dir=str(tmp_path / out), model_name_or_path="no/such")])
 
 

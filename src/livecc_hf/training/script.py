@@ -56,7 +56,7 @@ def train(recipe: Recipe) -> None:
         FileNotFoundError: if a dataset is missing.
     """
     checkpoint = start_from(recipe)
-    make_output_folder(recipe.training.output_dir, "output_dir")
+    make_output_folder(Path(recipe.training.output_dir))
     trainer = build_trainer(recipe)
     if checkpoint is None:
         trainer.forget_skipped()

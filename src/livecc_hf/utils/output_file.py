@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .output_folder import make_output_folder
 from .text import one_line
 
 
@@ -29,3 +30,14 @@ def check_writable(path: Path, option: str) -> None:
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise ValueError(f"{option} {os.fspath(path)} cannot be written ({reason}): choose another place") from None
+
+
+def make_place(path: Path, option: str) -> None:
+    """Check that a file can be written, and make its folder; see `check_writable`.
+
+    Raises:
+        ValueError: if it cannot be written, or its folder cannot be made.
+        OSError: if the disk is full.
+    """
+    make_output_folder(path.parent)
+    check_writable(path, option)

@@ -58,6 +58,7 @@ def test_charts_and_figures_of_answers(tmp_path):
     page = Page(tmp_path / "r.html")
     assert "overall (N = 8 of 2700)" in page.text
     assert "By duration" in page.text
+    assert "N: rows, and in brackets how many of them count" in page.text
     assert len(page.having("svg", **{"class": "chart"})) >= 2
     assert not page.data  # no verdicts, no viewer
     assert "withheld" not in page.text

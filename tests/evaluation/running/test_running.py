@@ -214,7 +214,7 @@ def test_wrong_folders_are_named_before_questions_are_fetched_or_weights_read(be
     from_hub, local = RunOptions(), RunOptions(annotations=annotations)
     with pytest.raises(FileNotFoundError, match="^--videos nowhere is not a folder"):
         run("videomme", "no-model", "nowhere", tmp_path / "out", from_hub, quietly)
-    with pytest.raises(OSError, match="^--out .*videomme.json cannot be written to .it is a file.: choose another"):
+    with pytest.raises(ValueError, match="videomme.json cannot be made a folder .it is a file.: choose another"):
         run("videomme", "no-model", videos, annotations, from_hub, quietly)
     with pytest.raises(FileNotFoundError, match="has none of the 2 videos of videomme, such as clip1.mp4: give the"):
         run("videomme", "no-model", subtitles, tmp_path / "out", local, quietly)

@@ -9,7 +9,7 @@ from livecc_hf.evaluation import compare, score
 from livecc_hf.evaluation.predictions import CommentaryRow, Header, SpokenSpan
 from livecc_hf.evaluation.predictions.file import RowSet, write_rows
 from livecc_hf.evaluation.scorers.commentary import score_commentaries
-from livecc_hf.evaluation.scorers.livestar import livestar_timing, mean_timing, parse_time_s
+from livecc_hf.evaluation.scorers.livestar import livestar_timing, parse_time_s
 from livecc_hf.evaluation.scorers.ovo_timing import match, ovo_timing, stream_span_s, true_times_s
 from livecc_hf.evaluation.scorers.timing import (
     lags,
@@ -111,6 +111,7 @@ def test_a_score_of_commentaries():
     assert figure["LiveStar TimDiff"].value == 0
     assert figure["LiveStar TimRedun"].value == 1
     assert figure["LiveStar TimCover"].value == 0
+    assert all(figure[f"LiveStar {name}"].se == 0 for name in ("TimDiff", "TimRedun", "TimCover"))  # two equal videos
 
 
 def test_a_clip_that_failed_counts_as_silence():
@@ -150,8 +151,15 @@ class TestLiveStar:
         assert timing.tim_redun == pytest.approx(np.mean([abs(1 - len(p)) for p in inside]))
         assert timing.tim_cover == pytest.approx(np.mean([bool(p) for p in inside]))
 
-    def test_means_and_times(self):
-        assert mean_timing([livestar_timing([5], [5]), livestar_timing([5, 9], [])]).tim_cover == 0.5
+    def test_means_have_a_standard_error_over_videos(self):
+        clips = (("1", "a", 5), ("2", "a", 5.5), ("3", "b", 9))
+        rows = [commentary([(0, end, "x")], [(0, 5, "y")], key, video) for key, video, end in clips]
+        scored = score_commentaries(RowSet(Header("commentary", suite="livesports3k-cc", n_rows=3), rows, "a file"))
+        figure = scored.figure("LiveStar TimCover")
+        # Shares 1, 1, 0 of two videos: influences 2/9 and -2/9 in sum, so SE = sqrt(2 * 2 * (2/9)^2).
+        assert (figure.value, figure.n, figure.se) == pytest.approx((2 / 3, 3, 4 / 9))
+
+    def test_times(self):
         assert [parse_time_s(text) for text in ("7", "1:05", "1:00:01")] == [7, 65, 3601]
         with pytest.raises(ValueError, match=r"'1\.5' is not a time"):
             parse_time_s("1.5")

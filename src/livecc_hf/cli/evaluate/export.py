@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from livecc_hf.utils.output_file import make_place
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the task's arguments."""
@@ -22,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the file, and print its path."""
     from livecc_hf.evaluation.exporting import export
 
+    make_place(args.out, "--out")
     n = export(args.predictions, args.format, args.out)
     print(f"wrote {args.out}, {n:,} lines", file=sys.stderr)
     return 0

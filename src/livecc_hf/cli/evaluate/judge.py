@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from livecc_hf.utils.output_file import make_place
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the task's arguments."""
@@ -66,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from livecc_hf.endpoints.chat import RetryLimits
     from livecc_hf.evaluation.judging.ask import JudgeOptions, judge
 
+    make_place(args.out, "--out")
     options = JudgeOptions(
         model=args.judge,
         base_url=args.base_url,

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from livecc_hf.utils.output_file import make_place
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the task's arguments."""
@@ -27,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the page, and print its path."""
     from livecc_hf.evaluation.reporting.report import report
 
+    make_place(args.out, "--out")
     scores = report(args.paths, args.out, args.videos, args.annotations, args.incomplete, args.model_name)
     print(f"wrote {args.out}, with {len(scores)} score{'' if len(scores) == 1 else 's'}", file=sys.stderr)
     return 0

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from livecc_hf.utils.output_folder import make_output_folder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the task's arguments."""
@@ -39,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from livecc_hf.evaluation.reporting.score_files import markdown, write_markdown, write_scores
     from livecc_hf.evaluation.scoring import score
 
+    if args.out is not None:
+        make_output_folder(args.out)
     scores = score(args.paths, args.protocol, args.model_name, args.incomplete, args.annotations)
     if args.eval_results and len(scores) != 1:
         raise ValueError(f"--eval-results takes one score, but there are {len(scores)}: give one file")

@@ -62,10 +62,8 @@ def read_commentary_file(path: str | os.PathLike) -> RowSet[CommentaryRow]:
     """
     found = [rows for rows in read_predictions(path) if rows.header.layout == "commentary"]
     if len(found) != 1:
-        what = (
-            f"{len(found)} sets of commentaries: name one file" if found else "no commentaries: expected a file of them"
-        )
-        raise ValueError(f"{path} holds {what}")
+        several = f"{len(found)} sets of commentaries: name one file"
+        raise ValueError(f"{path} holds {several if found else 'no commentaries: expected a file of them'}")
     return found[0].of(CommentaryRow)
 
 

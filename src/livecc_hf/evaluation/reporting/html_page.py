@@ -72,9 +72,13 @@ def _summary(scores: Sequence[Score]) -> str:
         for score in scores
         for item in score.figures[: score.n_headline]
     ]
-    return _table(["benchmark", "model", "protocol", *_HEADS], rows)
+    return _table(["benchmark", "model", "protocol", *_HEADS], rows) + f'<p class="note">{_LEGEND}</p>'
 
 
+_LEGEND = (
+    "N: rows, and in brackets how many of them count (correct answers, wins). ± SE: standard error, clustered by "
+    "video. Invalid and missing answers count as wrong. Constant answer: the score of always giving the same answer."
+)
 _HEADS = ("figure", "value", "± SE", "N", "invalid", "missing", "constant answer")
 
 

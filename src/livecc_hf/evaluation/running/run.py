@@ -114,7 +114,7 @@ def run(
     for name in suite_names(suites):
         suite_of(name)
     folder = VideoFolder(videos)
-    make_output_folder(out, "--out")
+    make_output_folder(out)
     plans = make_plans(suites, _pinned(suites, options, out))
     rank, n_processes = rank_and_count()
     if missing := _missing_videos(plans, folder):

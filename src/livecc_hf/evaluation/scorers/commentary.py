@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+import numpy as np
+
 from ..predictions.file import RowSet
 from ..predictions.rows import CommentaryRow
 from ..suites import SUITES
 from .figures import Figure, Score, incomplete_headline, incomplete_note
-from .livestar import livestar_timing, mean_timing
+from .livestar import livestar_timing
+from .statistics import weighted_mean
 from .text_measures import text_figures
 from .timing import speed_figures, timing_figures
 
@@ -62,17 +65,18 @@ def _livestar_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
 
     A reference sentence counts at the second in which it ends, a turn at the second in which its words are shown.
     """
-    timings = []
+    timings, clusters = [], []
     for row in rows:
         captions = [int(span.end_s - row.begin_s) for span in row.reference if span.text.strip()]
         if captions:
             shown = [int(turn.end_s - row.begin_s) for turn in row.turns if turn.text.strip()]
             timings.append(livestar_timing(captions, shown))
+            clusters.append(row.video)
     if not timings:
         return []
-    mean = mean_timing(timings)
-    return [
-        Figure("LiveStar TimDiff", mean.tim_diff, len(timings), "s"),
-        Figure("LiveStar TimRedun", mean.tim_redun, len(timings), ""),
-        Figure("LiveStar TimCover", mean.tim_cover, len(timings), ""),
-    ]
+    n, figures = len(timings), []
+    names = (("TimDiff", "s"), ("TimRedun", ""), ("TimCover", ""))
+    for (name, unit), values in zip(names, zip(*timings, strict=True), strict=True):
+        value, se = weighted_mean(np.array(values), np.full(n, 1 / n), np.zeros(n, dtype=np.int64), clusters)
+        figures.append(Figure(f"LiveStar {name}", value, n, unit, se=se))
+    return figures

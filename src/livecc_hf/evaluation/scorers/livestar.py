@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class LiveStarTiming(NamedTuple):
-    """The three measures of one video, or their means over videos.
+    """The three measures of one video.
 
     Attributes:
         tim_diff: seconds from a segment's start to its first prediction; without one, to the segment's end.
@@ -62,17 +62,6 @@ def livestar_timing(caption_times_s: Sequence[int], prediction_times_s: Sequence
     return LiveStarTiming(
         sum(differences) / n, sum(abs(1 - count) for count in counts) / n, sum(count > 0 for count in counts) / n
     )
-
-
-def mean_timing(videos: Sequence[LiveStarTiming]) -> LiveStarTiming:
-    """Return the unweighted means over videos.
-
-    Raises:
-        ValueError: if there are no videos.
-    """
-    if not videos:
-        raise ValueError("got no videos: there is nothing to take the mean of")
-    return LiveStarTiming(*(sum(values) / len(videos) for values in zip(*videos, strict=True)))
 
 
 def parse_time_s(text: str) -> int:

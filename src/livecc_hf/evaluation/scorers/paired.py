@@ -107,6 +107,9 @@ def compare_rows(
     notes = [
         f"{n:,} rows of {rows.source} are left out: they are not complete in both files" for rows, n in n_left if n
     ]
+    for rows in (a, b):
+        if n := sum(isinstance(row, ChoiceRow) and row.error is not None for row in rows.rows):
+            notes.append(f"{n:,} rows of {rows.source} have no answer, such as for a missing video, and count as wrong")
     return Comparison(a.header.suite or "", _label(a), _label(b), figures, notes)
 
 
