@@ -66,13 +66,16 @@ def local_file(path: str | os.PathLike, folder: str | os.PathLike = ".") -> str:
 
 
 def check_file(path: str | os.PathLike) -> None:
-    """Raise FileNotFoundError if `path` does not exist, VideoReadError if it is empty, a folder or an empty file."""
+    """Raise FileNotFoundError if `path` does not exist, VideoReadError if it is an address, a folder or empty."""
     if not os.fspath(path):
         raise VideoReadError("the file name is empty: expected a video file")
     file = Path(local_file(path))
     if file.is_dir():
         raise VideoReadError(f"{path} is a folder: expected a video file")
     if not file.exists():
+        scheme, is_address, _ = os.fsdecode(path).partition("://")  # what follows may be a password
+        if is_address and scheme != "file":
+            raise VideoReadError(f"an address ({scheme}://...) cannot be read here: expected a video file")
         raise FileNotFoundError(f"no such file: {path}")
     if file.is_file() and not file.stat().st_size:
         raise VideoReadError(f"{path} is empty (0 bytes): expected a video file")

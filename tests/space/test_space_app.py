@@ -122,11 +122,11 @@ def space(hub, folder):
         yield running
 
 
-def _turns(url):
+def _turns(url, video):
     from gradio_client import Client, handle_file
 
     job = Client(url, verbose=False, httpx_kwargs={"timeout": 120}).submit(
-        handle_file(str(demo_clip_path())), "", api_name="/commentate"
+        handle_file(str(video)), "", api_name="/commentate"
     )
     job.result(timeout=120)
     return job.outputs()
@@ -136,9 +136,15 @@ def test_the_endpoint_equals_the_command_line(space, tmp_path):
     out = tmp_path / "said.jsonl"
     assert main(["commentate", str(demo_clip_path()), "--format", "jsonl", "--output", str(out), "--quiet"]) == 0
     said = [json.loads(line) for line in out.read_text().splitlines()]
-    turns = _turns(space.url)
+    turns = _turns(space.url, demo_clip_path())
     assert sum(bool(turn["text"]) for turn in turns) > 5
     assert turns == [{name: turn[name] for name in ("start_s", "end_s", "text")} for turn in said]
+
+
+def test_a_file_that_is_not_a_video_is_reported_by_its_name(space, tmp_path):
+    (tmp_path / "notes.mp4").write_text("not a video")
+    with pytest.raises(Exception, match="^notes.mp4 is not a video file that can be read"):
+        _turns(space.url, tmp_path / "notes.mp4")
 
 
 def test_the_live_server_answers_too(space):

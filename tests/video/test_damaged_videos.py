@@ -60,6 +60,7 @@ class TestErrors:
             read_it(tmp_path / "none.mp4")
         for path, message in (
             (tmp_path, "is a folder: expected a video file"),
+            ("rtsp://me:geheim@host/a", r"^an address \(rtsp://\.\.\.\) cannot be read here: expected a video file$"),
             (text, "is a text file, not a video"),
             (renamed, "is not a video file that can be read"),
             (empty, r"is empty \(0 bytes\): expected a video file"),

@@ -5,6 +5,7 @@ Set LIVECC_MODEL to a Hub id or a folder to run another model.
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -26,8 +27,12 @@ server = gr.Server(title="LiveCC")
 def commentate(video: FileData, query: str = "") -> Iterator[dict]:
     """Yield a video's turns as they are generated: `start_s`, `end_s` and `text`, empty if the model is silent."""
     path = cast(dict[str, Any], video)["path"]  # Gradio passes a dictionary
-    for segment in model.stream_generate(processor, path, query=query or None):
-        yield {"start_s": float(segment.start_s), "end_s": float(segment.end_s), "text": segment.text}
+    try:
+        for segment in model.stream_generate(processor, path, query=query or None):
+            yield {"start_s": float(segment.start_s), "end_s": float(segment.end_s), "text": segment.text}
+    except (OSError, ValueError) as error:  # not a video, or damaged; Gradio hides other errors from clients
+        message = str(error).replace(path, Path(path).name)
+        raise gr.Error(message, print_exception=False) from None
 
 
 if __name__ == "__main__":
