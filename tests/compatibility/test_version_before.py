@@ -131,7 +131,7 @@ def test_the_data_run_goes_on_to_its_end_and_does_nothing_twice(home):
     command = [sys.executable, "-m", "livecc_hf.cli.main", "data", "build", "--config", "build.yaml"]
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "continuing: 2 units are finished" in done.stderr
+    assert "continuing after 2 finished units" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert len(list(home.glob("data_run/units/0*"))) == 4
     files = sorted(home.glob("data_run/dataset/data/*.parquet"))

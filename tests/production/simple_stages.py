@@ -1,5 +1,6 @@
 """Small stages that misbehave by a video's title; the engines' tests import them in other processes."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -69,6 +70,19 @@ class Score(Stage):
         values = loss.to_numpy()
         reasons = np.array(["too_high" if value > self.max_loss else None for value in values], object)
         return split(self.name, with_column(batch, "text_loss", loss), reasons, values)
+
+
+@dataclass(frozen=True)
+class Killer(Stage):
+    """Kills its process and, in one that was started for a single item, the process that started it."""
+
+    name: ClassVar[str] = "killer"
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        if ":" in multiprocessing.current_process().name:
+            os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("killed")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..utils.disk import DiskFullError, is_disk_full
 from ..utils.extras import require_extra
 from ..utils.output_folder import make_output_folder
 from ..utils.reports import Say, say_to_stderr
-from ..utils.text import one_line
+from ..utils.text import counted, one_line
 from .assembly import assemble
 from .execution.local import LocalEngine
 from .execution.pipeline import RunPlan, check_order, group_stages
@@ -88,9 +88,9 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
         if not is_disk_full(error):
             raise
         done = len(UnitFolder(out / UNITS).numbers())
+        kept = counted(done, "finished unit")
         raise DiskFullError(
-            f"the disk of {error.filename or out} is full: {done} finished units are kept; free some space and run the "
-            "same command again"
+            f"the disk of {error.filename or out} is full: {kept} kept; free some space and run the same command again"
         ) from error
 
 
@@ -156,7 +156,7 @@ def _build(
     plan = RunPlan(source, group_stages(stages), folder, options.keep_going, options.max_retries, timeout_s)
     done = set(folder.numbers())
     if done:
-        say(f"continuing: {len(done):,} units are finished")
+        say(f"continuing after {counted(len(done), 'finished unit')}")
     progress = Progress(say, in_flight=lambda: read_progress(folder.folder))
     counting = threading.Thread(target=_count, args=(source, len(done), progress), daemon=True)
     counting.start()
@@ -168,7 +168,8 @@ def _build(
     stats = [StageStats(**item) for item in saved["stages"]]
     say(funnel_table(stats))
     if not saved["clips"]:
-        raise ValueError(f"none of {stats[0].items_in:,} videos was kept: {out / 'report.html'} shows why")
+        given = counted(stats[0].items_in, "clip" if source.holds_clips else "video")
+        raise ValueError(f"none of {given} was kept: {out / 'report.html'} shows why")
     dataset = out / DATASET if (out / DATASET).is_dir() else None
     return BuildResult(out, stats, saved["clips"], dataset)
 

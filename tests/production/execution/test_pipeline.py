@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from manifests import write_manifest
-from simple_stages import NoModel, Score, Titles
+from simple_stages import Killer, NoModel, Score, Titles
 
 from livecc_hf.production.errors import DeviceError, StageBrokenError
 from livecc_hf.production.execution import pipeline
@@ -342,6 +342,12 @@ def test_statistics_are_json(tmp_path):
     assert set(given) == {"name", "items_in", "items_out", "hours_in", "hours_out", "dropped", "errors", "seconds"}
     assert (given["name"], titles["name"]) == ("input", "titles")
     assert isinstance(pa.parquet.read_table(tmp_path / "units" / "000000" / "clips.parquet"), pa.Table)
+
+
+def test_a_unit_whose_processes_all_die_names_the_way_out(tmp_path):
+    work = make_work(tmp_path, ["a"], [Killer()], max_retries=0)
+    with pytest.raises(StageBrokenError, match="each process that worked on unit 0 died .*run the same command again"):
+        run_local(work, workers=1)
 
 
 def test_a_closed_worker_starts_no_process():

@@ -45,6 +45,8 @@ def test_captions_only_keeps_an_archive_of_its_own(tmp_path):
         ({"sleep_s": -1}, "sleep_s is -1"),
         ({"retries": -1}, "retries is -1"),
         ({"languages": ()}, "languages is empty"),
+        ({"languages": ("en de",)}, "languages has 'en de': expected codes separated by commas, such as en,de"),
+        ({"languages": ("en", "(de")}, r"languages has '\(de': expected codes"),
         ({"max_height_px": 0}, "max_height_px is 0"),
     ],
 )

@@ -8,6 +8,7 @@ import sys
 from livecc_hf.assets.bundled_recipes import recipe_path
 from livecc_hf.cli.parser import OneLineParser
 from livecc_hf.utils.extras import require_extra
+from livecc_hf.utils.text import counted
 
 
 def add_arguments(parser: OneLineParser) -> None:
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     names = ("input", "out", "engine", "limit", "restart")
     options = load_options(args.config, args.overrides, args.stages, **{name: getattr(args, name) for name in names})
     result = build(options)
-    what = f"{result.n_clips:,} {'videos' if result.dataset is None else 'clips'}"
+    what = counted(result.n_clips, "video" if result.dataset is None else "clip")
     place = result.out / "videos.parquet" if result.dataset is None else result.dataset
     print(f"wrote {what} to {place}; report: {result.out / 'report.html'}", file=sys.stderr)
     return 0

@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from .. import watchdog
+from ..errors import StageBrokenError
 from ..inputs.videos import UnitRef
 from .pipeline import GroupResult, RunPlan, StageGroup, run_group, run_group_isolated
 from .units import StageStats
@@ -122,7 +123,16 @@ class LocalEngine:
             if attempt == self.plan.max_retries or watchdog.has_hung(self.plan.folder.folder, number, index):
                 break
         with self._pools[index].lend() as worker:
-            return worker.run(run_group_isolated, self.plan, index, payload)
+            try:
+                return worker.run(run_group_isolated, self.plan, index, payload)
+            except WorkerDiedError as error:
+                if self._stopping.is_set():
+                    raise
+                raise StageBrokenError(
+                    f"each process that worked on unit {number} died (killed, out of memory, or crashed), also one "
+                    "that no item can crash. Finished units are kept: make sure that there is enough memory and that "
+                    "nobody ends the processes, and run the same command again"
+                ) from error
 
 
 def _model_environments(group: StageGroup, gpus: int | None, shared: list[dict[str, str]]) -> list[dict[str, str]]:

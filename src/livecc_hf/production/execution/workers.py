@@ -93,7 +93,7 @@ class Worker:
         """Kill the process, whatever it is doing; later calls of `run` raise."""
         with self._lock:
             self._is_closed = True
-        self._end()
+        self._end(wait=True)
 
     def _start(self) -> ProcessPoolExecutor:
         with self._lock:
@@ -116,17 +116,18 @@ class Worker:
         return executor
 
     def _death(self) -> WorkerDiedError:
-        self._end()
+        self._end(wait=True)
         return WorkerDiedError("its worker process died (killed, out of memory, or crashed)")
 
-    def _end(self) -> None:
+    def _end(self, wait: bool = False) -> None:
+        """Kill the process, if there is one; `wait`: until its executor has ended too, which exits would disturb."""
         with self._lock:
             executor, self._executor = self._executor, None
             process, self._process = self._process, None
         if process is not None:
             process.kill()
         if executor is not None:
-            executor.shutdown(wait=False, cancel_futures=True)
+            executor.shutdown(wait=wait and process is not None, cancel_futures=True)
 
     def __enter__(self) -> Worker:
         return self

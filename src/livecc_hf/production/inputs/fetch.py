@@ -46,6 +46,8 @@ class FetchOptions:
     def __post_init__(self) -> None:
         if not self.languages:
             raise ValueError("languages is empty: expected at least one, such as en")
+        for name in self.languages:
+            _check_tag(name)
         if self.max_height_px < 1:
             raise ValueError(f"max_height_px is {self.max_height_px}: expected a height such as 720")
         if not 0 <= self.sleep_s <= 3600:
@@ -112,6 +114,17 @@ def parse_rate(text: str) -> int | None:
         raise ValueError(f"rate is {text!r}: expected bytes per second such as 500K or 4M, or 0 for no limit")
     rate = float(match[1]) * _FACTORS[match[2].upper()]
     return max(round(rate), 1) if rate else None
+
+
+def _check_tag(name: str) -> None:
+    """Raise a ValueError if a language cannot be a tag of captions, or yt-dlp's pattern of tags."""
+    try:
+        re.compile(name)
+        is_pattern = True
+    except re.error:
+        is_pattern = False
+    if not is_pattern or re.search(r"[\s;:/]", name):
+        raise ValueError(f"languages has {name!r}: expected codes separated by commas, such as en,de")
 
 
 def _caption_tags(languages: Sequence[str]) -> list[str]:
