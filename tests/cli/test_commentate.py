@@ -303,6 +303,12 @@ class TestErrors:
             assert message in err
             assert err.count("\n") == 1
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+    def test_of_a_full_disk_names_the_file(self, commentate, clip):
+        code, _, err = commentate(clip, "--end", "3", "--format", "vtt", "--output", "/dev/full")
+        assert code == 2
+        assert err.splitlines()[-1] == "livecc: error: the disk of /dev/full is full: what was written before is kept"
+
     def test_of_generation_options_name_the_value(self, commentate, clip):
         code, _, err = commentate(clip, "--top-p", "1.5")
         assert code == 2

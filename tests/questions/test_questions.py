@@ -161,6 +161,8 @@ def test_wrong_values_are_refused(ours, media):
             answer(model, processor, shown, QUESTION)
     with pytest.raises(ValueError, match="max_new_tokens='many'"):
         answer(model, processor, media / "v.mp4", QUESTION, max_new_tokens="many")
+    with pytest.raises(ValueError, match="reading is of type dict: expected LoadOptions"):
+        answer(model, processor, media / "v.mp4", QUESTION, {"fps": 1})
     with pytest.raises(FileNotFoundError, match=r"no such file: .*none.mp4"):
         answer(model, processor, media / "none.mp4", QUESTION)
     model.train()

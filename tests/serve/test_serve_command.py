@@ -83,6 +83,7 @@ def test_the_example_client_reports_errors(model, processor):
 @pytest.mark.slow
 def test_ctrl_c_stops_the_server():
     with running() as (process, url), Client(url) as client:
+        assert process.stderr.readline() == f"page: http{url.removeprefix('ws').removesuffix('v1/commentary')}\n"
         process.send_signal(signal.SIGINT)
         assert client.hear_all()[1] == 1012
         assert process.wait(20) == 130

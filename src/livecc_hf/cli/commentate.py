@@ -22,10 +22,11 @@ from livecc_hf.cli.model_arguments import (
     load_model_of,
 )
 from livecc_hf.cli.status import Status, show_warnings
-from livecc_hf.cli.stream_arguments import TEXT_OPTIONS, add_option_arguments
+from livecc_hf.cli.stream_arguments import TEXT_OPTIONS, add_option_arguments, live_defaults
 from livecc_hf.cli.times import check_start, parse_duration, parse_time
 from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, redact
+from livecc_hf.utils.disk import writing
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
@@ -53,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--format", choices=FORMATS, help="format of the commentary; default: by the suffix of --output, else text"
+        "--format",
+        choices=FORMATS,
+        help="format of the commentary; default: by the suffix of --output (.txt, .srt, .vtt or .jsonl), else text",
     )
     output.add_argument(
         "--output",
@@ -76,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_source_arguments(parser.add_argument_group("live sources", "how cameras, URLs and standard input are read"))
     add_model_arguments(parser.add_argument_group("model"))
     add_option_arguments(
-        parser.add_argument_group("generation", "defaults: the model's generation_config, then the live defaults")
+        parser.add_argument_group(
+            "generation", f"defaults: the model's generation_config, else sampling with {live_defaults()}"
+        )
     )
 
 
@@ -257,6 +262,6 @@ def _open_output(job: Job, args: argparse.Namespace) -> Iterator[list[CaptionWri
     if job.output is None:
         yield [open_writer(job.format, sys.stdout)]
         return
-    with job.output.open("w", encoding="utf-8", newline="\n") as file:
+    with writing(job.output), job.output.open("w", encoding="utf-8", newline="\n") as file:
         writers = [open_writer(job.format, file)]
         yield writers if args.quiet else [*writers, open_writer("text", sys.stdout)]

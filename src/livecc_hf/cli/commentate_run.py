@@ -15,6 +15,7 @@ from livecc_hf.cli.commentate_plan import Job
 from livecc_hf.cli.status import Status
 from livecc_hf.cli.stream_arguments import stream_options_of
 from livecc_hf.modeling.grammar import FRAME_STEP_S
+from livecc_hf.utils.disk import writing
 from livecc_hf.utils.text import counted
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Run:
         if out is None or not (complete or self.captions):
             return
         style = CaptionStyle(font=self.args.overlay_font)
-        with warnings.catch_warnings():
+        with writing(out), warnings.catch_warnings():
             warnings.simplefilter("ignore", VideoReadWarning)  # shown before, when the model read the same file
             writer = OverlayWriter(self.job.video, out, self.args.start, self.args.end, style, self.args.max_gap)
             try:

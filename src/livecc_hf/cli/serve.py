@@ -137,12 +137,14 @@ def _ssl_files(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _announce(args: argparse.Namespace, port: int, service: Any, status: Status) -> None:
-    scheme = "wss" if args.ssl_certfile else "ws"
+    secure = "s" if args.ssl_certfile else ""
     host = f"[{args.host}]" if ":" in args.host else args.host
     status.line(
-        f"listening on {scheme}://{host}:{port}/v1/commentary for {service.settings.max_sessions} clients; "
+        f"listening on ws{secure}://{host}:{port}/v1/commentary for {service.settings.max_sessions} clients; "
         f"warmed up in {service.warm_up_s:.1f} s, with up to {service.warm_up_streams} concurrent streams"
     )
+    if not args.no_page:
+        status.line(f"page: http{secure}://{host}:{port}/")
     if args.insecure:
         status.warn(
             f"livecc: warning: anybody who can reach {host}:{port} may use it: set {TOKEN_VARIABLE} or --token-file"

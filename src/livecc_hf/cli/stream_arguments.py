@@ -34,6 +34,13 @@ def stream_options_of(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(args, name, None)) is not None}
 
 
+def live_defaults() -> str:
+    """Return the defaults of generation options that a model does not set, for help texts."""
+    return ", ".join(
+        f"{flag_of(name)} {value:g}" for name, value in stream_options.LIVE_DEFAULTS.items() if value is not True
+    )
+
+
 def whole_text(text: str) -> str:
     """Return the text if it can be encoded as UTF-8, which a text for the model must be, unlike a file name.
 

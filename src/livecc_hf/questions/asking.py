@@ -98,6 +98,8 @@ def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None
     from livecc_hf.video.loading import load_video
 
     reading, video_processor = reading or LoadOptions(), processor.video_processor
+    if not hasattr(reading, "do_resize"):  # not isinstance: it may be remote code's class
+        raise ValueError(f"reading is of type {type(reading).__name__}: expected LoadOptions")
     if isinstance(shown, str | os.PathLike):
         shown = local_file(shown)
         if shown.startswith(WEB_PREFIXES):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+from collections.abc import Iterator
 
 _NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # safetensors puts the number into its message; PyTorch's archive writer only names its own source file.
@@ -22,3 +25,18 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _NUMBERS
     return any(text in str(error) for text in _TEXTS) and "PytorchStreamReader" not in str(error)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Name a file in the error if the disk is full, which the error of a write or of FFmpeg does not.
+
+    Raises:
+        DiskFullError: if the wrapped code fails because the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, DiskFullError) or not is_disk_full(error):
+            raise
+        raise DiskFullError(f"the disk of {os.fspath(path)} is full: what was written before is kept") from error
