@@ -37,6 +37,8 @@ def test_progress_says_every_stages_rate_and_what_is_left():
     table = funnel_table(progress.stats).splitlines()
     assert table[0].split() == ["stage", "in", "kept", "hours", "in", "hours", "kept", "dropped", "errors", "items/s"]
     assert table[2].split()[:3] == ["captions", "294", "180"]
+    hours = funnel_table([StageStats("probe", 3, 2, 0.0, 12.3), StageStats("asr", 2, 0, 0.5, 0.0)]).splitlines()
+    assert [line.split()[3:5] for line in hours[1:]] == [["-", "12.3"], ["0.50", "0.00"]]  # -: unknown
 
 
 def test_a_unit_that_does_not_move_is_named():

@@ -112,7 +112,10 @@ def funnel_table(stats: Sequence[StageStats]) -> str:
     rows: list[tuple[str, ...]] = [("stage", "in", "kept", "hours in", "hours kept", "dropped", "errors", "items/s")]
     for item in stats:
         rate = _rate(item.items_in / item.seconds) if item.seconds else "-"
-        hours = [f"{value:,.1f}" if value >= 10 else f"{value:.2f}" for value in (item.hours_in, item.hours_out)]
+        hours = [
+            "-" if items and not value else f"{value:,.1f}" if value >= 10 else f"{value:.2f}"  # -: lengths are unknown
+            for items, value in ((item.items_in, item.hours_in), (item.items_out, item.hours_out))
+        ]
         counts = (f"{item.items_in:,}", f"{item.items_out:,}")
         rows.append((item.name, *counts, *hours, f"{item.dropped:,}", f"{item.errors:,}", rate))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

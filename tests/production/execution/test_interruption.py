@@ -123,6 +123,7 @@ def test_ctrl_c_ends_every_process_and_can_go_on(tmp_path):
     os.kill(run.pid, signal.SIGINT)
     _, said = run.communicate(timeout=60)
     assert (run.returncode, said.splitlines()[-1]) == (130, "interrupted")
+    assert said.splitlines()[-2] == "finished units are kept: run the same command again to continue"
     with pytest.raises(ProcessLookupError):  # none of its group is left
         wait_for(lambda: os.killpg(run.pid, 0), 20)
     assert not list(units.glob(".*.partial"))

@@ -190,6 +190,17 @@ def test_parquet_is_read_like_the_same_manifest(tmp_path, row_group_size):
     assert backwards == [["v9", "v10"], ["v6", "v7", "v8"], ["v3", "v5"], ["v0", "v1", "v2"]]
 
 
+def test_paths_below_the_home_folder_are_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    names = ["~/a.mp4", "~take 1.mp4", "b.mp4"]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps({"video": name, "captions": name}) + "\n" for name in names))
+    pq.write_table(pa.table({"video": names, "captions": names}), tmp_path / "m.parquet")
+    wanted = ["/home/me/a.mp4", str(tmp_path / "~take 1.mp4"), str(tmp_path / "b.mp4")]
+    for file in ("m.jsonl", "m.parquet"):
+        rows, _ = read_all(open_input(tmp_path / file))
+        assert [row["video"] for row in rows] == [row["captions"] for row in rows] == wanted
+
+
 @pytest.mark.parametrize(("unit_videos", "limit"), [(1, None), (4, None), (4, 6), (5, 11), (100, None), (3, 100)])
 def test_units_of_parquet_files_hold_each_row_once(tmp_path, unit_videos, limit):
     sizes, rows = [3, 0, 1, 7, 0], []

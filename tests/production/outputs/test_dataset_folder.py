@@ -126,6 +126,16 @@ def test_videos_are_put_into_the_folder(tmp_path, media, how):
     assert count_unreachable_videos(written.folder) == 0
 
 
+def test_a_file_url_is_a_file_of_this_machine(tmp_path, media):
+    url = (media / "a.mp4").as_uri()
+    left = write_dataset_folder(tmp_path / "left", [clips(url)], ABOUT).folder
+    assert count_unreachable_videos(left) == 1
+    copied = write_dataset_folder(tmp_path / "copied", [clips(url)], ABOUT, FolderOptions(videos="copy")).folder
+    (name,) = pq.read_table(copied / "data" / "train-00000.parquet")["video"].to_pylist()
+    assert name.startswith("videos/") and (copied / name).read_bytes() == (media / "a.mp4").read_bytes()
+    assert count_unreachable_videos(copied) == 0
+
+
 def test_videos_of_one_name_are_not_confused(tmp_path):
     for folder, n_frames in (("one", 3), ("two", 6)):
         (tmp_path / folder).mkdir()

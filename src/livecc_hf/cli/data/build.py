@@ -42,7 +42,11 @@ def run(args: argparse.Namespace) -> int:
         args.config = str(recipe_path("data", args.recipe))
     names = ("input", "out", "engine", "limit", "restart")
     options = load_options(args.config, args.overrides, args.stages, **{name: getattr(args, name) for name in names})
-    result = build(options)
+    try:
+        result = build(options)
+    except KeyboardInterrupt:
+        print("finished units are kept: run the same command again to continue", file=sys.stderr)
+        raise
     what = counted(result.n_clips, "video" if result.dataset is None else "clip")
     place = result.out / "videos.parquet" if result.dataset is None else result.dataset
     print(f"wrote {what} to {place}; report: {result.out / 'report.html'}", file=sys.stderr)

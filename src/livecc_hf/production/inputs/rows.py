@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from ...captions.arrow import LINE, WORD, flat_times, timed_array
 from ...captions.words import END_KEYS, START_KEYS, Lost, TimedItems, timed_arrays, usable_items
+from ...data.media.paths import expand_user
 from ..schemas import DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA
 
 STAGE = "input"  # the stage's name in dropped rows
@@ -178,7 +179,7 @@ class RowReader:
         return table if all(keep) else table.filter(pa.array(keep))
 
     def _absolute(self, path: str) -> str:
-        return path if "://" in path else str(Path(self.root, path))
+        return path if "://" in path else str(Path(self.root, expand_user(path)))
 
 
 def from_info_json(path: str | os.PathLike) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...data.media.paths import local_path
 from ...utils.atomic import atomic_write
 from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from ..stages.base import split
@@ -225,14 +226,15 @@ class _FolderWriter:
 
     def _place(self, video: str) -> str | _Unplaced:
         """Put a video into the folder and return its path there, or why it is not put there."""
-        if "://" in video:  # a URL works from anywhere
+        if is_on_the_web(video):  # works from anywhere
             return video
-        source = Path(self.options.media_root or ".").expanduser() / Path(video).expanduser()
+        path = local_path(video)
+        source = Path(self.options.media_root or ".").expanduser() / path
         if not source.is_file():
             return _Unplaced("missing_video", f"{video} is not a file")
         if detail := why_no_video(source):  # a manifest may name any file, and the folder may be published
             return _Unplaced("not_a_video", detail)
-        target = PurePosixPath(VIDEOS) / _name_in_folder(video, source)
+        target = PurePosixPath(VIDEOS) / _name_in_folder(path, source)
         place = self.folder / target
         self._placed.add(place)
         _put(source.resolve(), place, self.options.videos == "link")
@@ -262,10 +264,15 @@ def _regroup(clips: Iterable[pa.Table], n_rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def _name_in_folder(video: str, source: Path) -> PurePosixPath:
+def is_on_the_web(video: str) -> bool:
+    """Return whether a video is a URL that others can read, unlike `file://`."""
+    return "://" in video and not video.startswith("file://")
+
+
+def _name_in_folder(video: Path, source: Path) -> PurePosixPath:
     """Return the path below `videos/`: most relative paths stay; others get a hash, to be unique."""
-    if _may_stay(Path(video)):
-        return PurePosixPath(Path(video).as_posix())
+    if _may_stay(video):
+        return PurePosixPath(video.as_posix())
     digest = _digest(str(source.resolve())).hex()
     stem = source.stem.lstrip(".")
     return PurePosixPath(digest[:2]) / f"{stem}-{digest[:8]}{source.suffix}"  # at most 256 folders

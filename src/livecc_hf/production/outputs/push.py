@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...publishing.hub import Target, check_token, explain_failures, prepare_repository, upload
-from .dataset_folder import VIDEOS
+from .dataset_folder import VIDEOS, is_on_the_web
 from .video_check import why_no_video
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def count_unreachable_videos(folder: str | os.PathLike) -> int:
         for pair in counted.to_pylist():
             video = pair["values"] or ""
             is_inside = not Path(video).is_absolute() and (folder / video).is_file()
-            n_lost += 0 if "://" in video or is_inside else pair["counts"]
+            n_lost += 0 if is_on_the_web(video) or is_inside else pair["counts"]
     return n_lost
 
 

@@ -78,6 +78,15 @@ def test_clips_are_no_share_of_videos(tmp_path, n_clips):
     assert cutting_stage(stats, [MyClips(), TextLoss()]) == 1
 
 
+@pytest.mark.parametrize(("n_out", "remark"), [(29, "2 rows below: a part"), (28, "1 row below: a part"), (27, "")])
+def test_rows_about_parts_of_kept_items_are_told_from_dropped_items(tmp_path, n_out, remark):
+    stats = [StageStats("text_loss", 30, n_out)]
+    rows = [drop(i, "text_loss", "lost_words") for i in range(3)]
+    write_report(tmp_path, stats, [TextLoss()], [clips(3)], dropped_file(tmp_path, rows))
+    page = (tmp_path / "report.html").read_text()
+    assert remark in page and page.count("below: a part that was lost of an item that was kept") == bool(remark)
+
+
 def test_samples_do_not_depend_on_the_order(tmp_path):
     pages = []
     for tables in ([clips(40)], [clips(40).slice(25), clips(40).slice(0, 25)]):

@@ -122,6 +122,7 @@ class _Writer:
             counts = f"{stats.items_in:,} in, {stats.items_out:,} kept"
         facts = f'<p class="soft">{code(doc)}</p>' if doc else ""
         facts += _thresholds(stage) if stage is not None else ""
+        facts += self._parts(name, stage, stats)
         items = [entry for entry in self._items if entry[1].is_cut_by(name)]
         charts = "".join(_histogram(item, thresholds) for _, item, thresholds in items)
         reasons = "".join(self._reason(name, reason) for reason in self.found.reasons_of(name))
@@ -130,6 +131,16 @@ class _Writer:
         return (
             f'<div class="stage">{head}<div>{facts}</div><div>{charts}</div><div class="reasons">{reasons}</div></div>'
         )
+
+    def _parts(self, name: str, stage: Stage | None, stats: StageStats | None) -> str:
+        """Return a remark on rows about parts of items that a stage kept; they are listed with the dropped items."""
+        if stats is None or (stage is not None and stage.makes_clips):
+            return ""
+        n_rows = sum(self.found.reasons[name, reason] for reason in self.found.reasons_of(name))
+        n_parts = n_rows - (stats.items_in - stats.items_out)
+        if n_parts <= 0:
+            return ""
+        return f'<p class="soft">{counted(n_parts, "row")} below: a part that was lost of an item that was kept.</p>'
 
     def _reason(self, stage: str, reason: str) -> str:
         samples = self.found.dropped.get((stage, reason), ())
