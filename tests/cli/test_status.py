@@ -1,9 +1,15 @@
 """Messages and the redrawn status line."""
 
 import io
+import os
 import warnings
 
+import pytest
+
 from livecc_hf.cli.status import Status, show_warnings
+
+if os.name == "posix":
+    import termios
 
 
 class Terminal(io.StringIO):
@@ -25,6 +31,24 @@ def test_a_message_moves_the_status_line_down():
     status.update("working")
     status.line("note")
     assert stream.getvalue() == "working\r\x1b[Knote\nworking"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("writing video.mp4: 00:10", "writing video.mp4: 00:10"),
+        ("writing /a/long/folder/of/mine/video.mp4: 00:10", "writing /a/lon...deo.mp4: 00:10"),
+        ("writing 比赛比赛比赛比赛比赛比赛.mp4: 00:10", "writing 比赛比...赛.mp4: 00:10"),
+    ],
+)
+def test_a_long_status_line_fits_into_one_row_of_the_terminal(text, shown):
+    ours, its = os.openpty()
+    with os.fdopen(ours, "rb", 0) as screen, os.fdopen(its, "w", encoding="utf-8") as stream:
+        termios.tcsetwinsize(its, (24, 32))
+        status = Status(stream)
+        status.update(text)
+        assert screen.read(1000).decode() == shown
 
 
 def test_quiet_leaves_warnings_only():

@@ -132,8 +132,10 @@ class Run:
                 for caption in self.captions:
                     self.status.update(f"writing {out}: {clock(caption.end_s - (self.origin_s or 0.0))}")
                     writer.write(caption)
-            except BaseException:
+            except BaseException as error:
                 complete = False
+                if isinstance(error, KeyboardInterrupt):
+                    self.status.warn(f"{out} is incomplete: it was interrupted while it was written")
                 raise
             finally:
                 writer.close(complete)
@@ -154,7 +156,7 @@ class Run:
         self.seen_s += len(chunk.timestamps_s) * FRAME_STEP_S
         text = clock(chunk.timestamps_s[-1] + FRAME_STEP_S - (self.origin_s or 0.0))
         if self.info is not None and self.info.duration_s:
-            text += f" of {clock(self.info.duration_s)}"
+            text += f" of {clock(min(self.info.duration_s, self.args.end or self.info.duration_s))}"
         text += f"  {self.seen_s / took_s:.2f} x real time"
         if self.source.is_paced:
             text += f"  lag {self.source.lag.last_s:.1f} s  {self.skipped_frames} frames skipped"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
+import unicodedata
 import warnings
 from typing import TextIO
 
@@ -13,6 +15,7 @@ from livecc_hf.utils.text import one_line
 
 _CLEAR_LINE = "\r\x1b[K"
 _REDRAW_EVERY_S = 0.1
+_FALLBACK_COLUMNS = 79
 
 
 class Status:
@@ -62,8 +65,27 @@ class Status:
 
     def _draw(self, text: str) -> None:
         if text and self._is_terminal:
-            print(text, end="", file=self._stream, flush=True)
+            # A longer line would wrap, and only its last row would be cleared.
+            print(_shortened(text, self._width()), end="", file=self._stream, flush=True)
             self._shown = text
+
+    def _width(self) -> int:
+        """Return the columns of the terminal, less one, in which a cursor would wrap."""
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns - 1
+        except (OSError, ValueError):
+            return _FALLBACK_COLUMNS
+
+
+def _shortened(text: str, columns: int) -> str:
+    """Return a text that fits into so many columns, with its middle left out if necessary; letters may be wide."""
+    widths = [2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text]
+    if columns < 8 or sum(widths) <= columns:
+        return text
+    half = (columns - 3) // 2
+    begin = next(n for n in range(len(text)) if sum(widths[: n + 1]) > half)
+    end = next(n for n in range(len(text)) if sum(widths[n:]) <= half)
+    return f"{text[:begin]}...{text[end:]}"
 
 
 def show_warnings(status: Status, categories: tuple[type[Warning], ...], debug: bool) -> None:
