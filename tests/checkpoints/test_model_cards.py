@@ -134,7 +134,7 @@ def test_the_bundled_models_card_is_the_templates_and_its_snippet_runs_without_t
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     torch.manual_seed(0)
-    segments = model.stream_generate(processor, demo_clip_path(), query="Please describe the video.")
+    segments = model.stream_generate(processor, demo_clip_path())
     assert done.stdout.splitlines() == [f"{s.start_s:7.1f}s  {s.text}" for s in segments]
 
 
@@ -143,6 +143,9 @@ def test_the_training_section_is_replaced_only_if_both_its_comments_are_there(tm
     path.write_text(f"# A\n\n{begin}\n{facts_table({'steps': 1})}\n{end}\n\nMine.\n")
     update_training(tmp_path, {"steps": 2})
     assert path.read_text() == f"# A\n\n{begin}\n{facts_table({'steps': 2})}\n{end}\n\nMine.\n"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    update_training(tmp_path, {"steps": 2.5})
+    assert path.read_bytes().count(b"\n") == path.read_bytes().count(b"\r\n") and b"| 2.5 |" in path.read_bytes()
     broken = path.read_text().replace(end, "")
     path.write_text(broken)
     update_training(tmp_path, {"steps": 3})

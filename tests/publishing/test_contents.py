@@ -10,6 +10,7 @@ from huggingface_hub import RepoCard
 from safetensors.torch import load_file, save_file
 
 from livecc_hf.assets import bundled_model_path
+from livecc_hf.cli.main import main
 from livecc_hf.publishing.cards import with_base
 from livecc_hf.publishing.checks import Checked
 from livecc_hf.publishing.contents import ADAPTER, Contents, read_contents
@@ -215,6 +216,24 @@ def test_a_base_is_replaced_in_a_card_only_where_it_is_named(tmp_path, old, path
     assert with_base(Contents(tmp_path, ADAPTER, {}, {}), card, "me/base", old)
     assert card.text == f"On `me/base`, me/base or {path}; its base may be ./runs/base-2.\n"
     assert (card.data["base_model"], card.data["base_model_relation"]) == ("me/base", "adapter")
+
+
+def test_an_uploaded_card_keeps_the_line_ends_of_the_folders(model, tmp_path):
+    (model / "README.md").write_bytes((model / "README.md").read_bytes().replace(b"\n", b"\r\n"))
+    plan, _ = plan_push(model, "me/x", PushOptions(license="mit"))
+    (tmp_path / "copy").mkdir()
+    plan.copy_to(tmp_path / "copy")
+    sent = (tmp_path / "copy" / "README.md").read_bytes()
+    assert b"license: mit\r\n" in sent and sent.count(b"\n") == sent.count(b"\r\n")
+
+
+def test_a_missing_token_is_said_before_the_folder_is_checked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert main(["push", str(tmp_path / "none"), "me/x"]) == 2
+    assert "there is no token for the Hub" in capsys.readouterr().err
+    assert main(["push", str(tmp_path / "none"), "me/x", "--dry-run"]) == 2
+    assert "none does not exist" in capsys.readouterr().err
 
 
 def test_a_given_licence_is_written_into_the_upload_and_not_into_the_folder(model, tmp_path):

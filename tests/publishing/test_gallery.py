@@ -76,12 +76,32 @@ def test_errors_are_one_line_and_change_nothing(model, tmp_path, capsys):
         ([str(model), "--clip", str(tmp_path / "text.mp4")], "text.mp4"),
         ([str(model), "--clip", clip, "--start", "5", "--end", "5"], "the range is empty"),
         ([str(model), "--scores", str(tmp_path)], "holds no scores"),
+        (
+            [str(model), "--scores", str(model)],
+            f"--scores {model} has no scores.json: expected what livecc evaluate score",
+        ),
     ):
         assert main(["card", *arguments]) == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert message in lines[-1] and len(lines) == 1
     assert (model / "README.md").read_text() == CARD
     assert not list(model.glob("*gallery*")) and not list(model.glob(".*partial*"))
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_card_of_windows_keeps_its_line_ends(model, tmp_path, mark):
+    (model / "README.md").write_bytes(mark + CARD.replace("\n", "\r\n").encode())
+    write_scores(tmp_path / "scores.json", [Score("videomme", "livecc", "m", "rows", [Figure("overall", 41.5, 3)], 1)])
+    assert main(["card", str(model), "--scores", str(tmp_path)]) == 0
+    written = (model / "README.md").read_bytes()
+    assert written.count(b"\n") == written.count(b"\r\n") > 20 and written.count(b"\r") == written.count(b"\n")
+    assert written.startswith(b"---\r\nlicense: mit\r\n") and b"41.50" in written
+
+
+def test_a_section_below_the_heading_leaves_the_line_above_it_empty():
+    text = set_section("\n# A\n\nText.\n", "gallery", "x", "", after=5)
+    assert text == "\n# A\n\n<!-- livecc:gallery -->\nx\n<!-- /livecc:gallery -->\n\nText.\n"
+    assert set_section("Text.\n", "gallery", "x", "", after=0).startswith("<!-- livecc:gallery -->")
 
 
 def test_a_section_is_added_at_the_end_by_default():

@@ -77,6 +77,7 @@ def test_its_copy_of_the_package_needs_nothing_else(folder):
         ("tiny", "--model tiny is not a Hub id: expected USER/NAME"),
         ("a/b/c", "--model a/b/c is not a Hub id: expected USER/NAME"),
         ("me/ti ny", "--model me/ti ny is not a Hub id: expected USER/NAME"),
+        ("", "--model is empty: expected USER/NAME"),
         (".", ". is a folder, which a Space cannot reach: push it first, and give its USER/NAME"),
     ],
 )

@@ -8,12 +8,14 @@ import sys
 
 import pytest
 import torch
+from media import write_video
 from PIL import Image
 
 from livecc_hf.checkpoints.merge import merge_adapter
+from livecc_hf.modeling import StreamingProcessor
 from livecc_hf.training.model.loading import load_recipe_processor
 from livecc_hf.training.options.recipe import _check_together, parse
-from livecc_hf.training.rows import open_samples
+from livecc_hf.training.rows import open_samples, shared_query
 from livecc_hf.training.script import main
 from livecc_hf.training.setup import build_trainer
 from livecc_hf.training.skipping import TooManySkippedError
@@ -301,3 +303,22 @@ def test_an_output_folder_that_cannot_be_written_is_refused_before_weights_are_r
 def test_importing_the_script_silences_the_message_on_optional_kernels_before_peft_prints_it():
     code = "import livecc_hf.training, logging; print(logging.getLogger('bitsandbytes').level == logging.ERROR)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
+
+
+def test_a_folders_query_becomes_the_default_of_the_saved_model_and_a_fact_of_its_card(recipe, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_video(videos / "a.mp4", n_frames=30, fps=10, size_px=(56, 56))
+    (videos / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHello there.\n")
+    entry = {"source": "folder", "path": str(videos), "query": "Comment on this race."}
+    main(["--config", recipe(data=[entry], max_steps=1)])
+    processor = StreamingProcessor.from_pretrained(tmp_path / "out")
+    assert processor.default_query == "Comment on this race."
+    assert "| query | Comment on this race. |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_default_query_needs_one_query_of_all_data():
+    race, other = ({"source": "folder", "path": "a", "query": text} for text in ("Race.", "Other."))
+    assert shared_query([race, race]) == "Race."
+    assert shared_query([race, other]) is shared_query([race, {"source": "folder", "path": "a"}]) is None
+    assert shared_query([race, {"source": "jsonl", "path": "b", "query": "Race."}]) is None

@@ -29,7 +29,8 @@ def set_section(text: str, name: str, content: str, head: str, before: str = "",
     if found is not None:
         return text[: found.start] + section + text[found.stop :]
     at = after if after is not None else (text.find(before) if before and before in text else len(text))
-    return f"{text[:at].rstrip()}\n\n{head}{section}\n\n{text[at:].lstrip()}".rstrip().lstrip("\n") + "\n"
+    above = f"{text[:at].rstrip()}\n\n" if text[:at].strip() else ""
+    return f"{above}{head}{section}\n\n{text[at:].lstrip()}".rstrip() + "\n"
 
 
 def find_section(text: str, name: str) -> slice | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import huggingface_hub  # loads its names lazily
 
+from ..utils.line_ends import line_end_of
 from ..utils.text import one_line
 from .card_sections import facts_table, find_section, read_facts_table, set_section
 
@@ -118,7 +119,7 @@ def parse_card(path: Path, error: type[Exception] = ValueError) -> huggingface_h
         OSError: if the file cannot be read.
     """
     try:
-        card = huggingface_hub.RepoCard(path.read_text(encoding="utf-8"))
+        card = huggingface_hub.RepoCard(path.read_text(encoding="utf-8-sig"))  # Windows' editors write a mark
         if not isinstance(card.data.to_dict(), dict):
             raise ValueError("it is not a mapping")
     except UnicodeDecodeError as failure:
@@ -157,7 +158,8 @@ def update_training(folder: str | os.PathLike, training: Mapping[str, Any]) -> N
         logger.warning("%s does not get the facts of this run: %s", path, error)
         return
     if training and has_section:
-        path.write_text(set_section(text, _TRAINING_SECTION, facts_table(training), ""), **encoding)
+        new = set_section(text, _TRAINING_SECTION, facts_table(training), "")
+        path.write_text(new, newline=line_end_of(path), **encoding)
 
 
 def short_name(source: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..assets import bundled_model_path
 from .errors import ModelLoadError
 
 CONFIG_FILE = "config.json"
@@ -31,6 +32,9 @@ def check_model_name(source: str) -> None:
     if path.is_file():
         raise ModelLoadError(f"{source} is a file: {_EXPECTED.replace('a folder', 'a model folder')}")
     if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~")) or source.strip("/").count("/") != 1):
+        bundled = bundled_model_path()
+        if source == bundled.name:
+            raise ModelLoadError(f"{source} is the bundled model: leave the option out, or give its folder {bundled}")
         raise ModelLoadError(f"model folder {source} does not exist: {_EXPECTED}")
 
 

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError: as of `plan_push` and `send`.
     """
-    from livecc_hf.publishing.push import PushOptions, describe_plan, plan_push, send
+    from livecc_hf.publishing.push import PushOptions, describe_plan, plan_push, require_token, send
 
     quiet_hub(args.debug)  # not quiet_libraries, which imports transformers: only a model needs it
     options = PushOptions(
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         message=args.message,
         verify="none" if args.no_verify else args.verify,
     )
+    if not args.dry_run:
+        require_token()
     plan, target = plan_push(args.folder, args.repo, options)
     for line in describe_plan(plan, target):
         print(line, file=sys.stdout if args.dry_run else sys.stderr)

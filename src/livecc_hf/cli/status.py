@@ -10,7 +10,7 @@ import unicodedata
 import warnings
 from typing import TextIO
 
-from livecc_hf.utils.quiet import quiet_missing_kernels
+from livecc_hf.utils.quiet import quiet_missing_kernels, quiet_renamed_options
 from livecc_hf.utils.text import one_line
 
 _CLEAR_LINE = "\r\x1b[K"
@@ -114,6 +114,7 @@ def quiet_libraries(debug: bool) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     quiet_missing_kernels()
+    quiet_renamed_options()
 
 
 def quiet_hub(debug: bool) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..checkpoints.cards import CARD_FILE
 from ..checkpoints.names import ADAPTER_CONFIG_FILE, looks_like_hub_id
+from ..utils.line_ends import line_end_of
 from ..utils.text import one_line
 from .cards import check_card, read_card, with_base, with_license
 from .contents import ADAPTER, MODEL, SPACE, Contents, read_contents
@@ -60,7 +61,8 @@ class Checked:
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             if name in self.rewritten:
-                place.write_text(self.rewritten[name], encoding="utf-8")
+                line_end = line_end_of(self.contents.folder / name)
+                place.write_text(self.rewritten[name], encoding="utf-8", newline=line_end)
                 continue
             source = (self.contents.folder / name).resolve()
             try:

@@ -15,6 +15,7 @@ from ..checkpoints.cards import CARD_FILE, parse_card
 from ..rendering.contact_sheet import SheetCell, SheetLegend, contact_sheet
 from ..rendering.overlay import OverlayWriter, check_output
 from ..utils.atomic import atomic_write
+from ..utils.line_ends import line_end_of
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +96,7 @@ def complete_card(
         heading = re.search(r"^# .*\n", card.text, re.MULTILINE)
         card.text = set_section(card.text, "gallery", "<Gallery />", "", after=heading.end() if heading else 0)
         written += [folder / CLIP_FILE, folder / SHEET_FILE]
-    path.write_text(str(card), encoding="utf-8")
+    path.write_text(str(card), encoding="utf-8", newline=line_end_of(path))
     return written
 
 
@@ -107,8 +108,12 @@ def _is_gallery_item(item: Any) -> bool:
 def _scores_text(source: Path) -> str:
     from ..evaluation.reporting.score_files import markdown, read_scores
 
-    source = source / "scores.json" if source.is_dir() else source
-    return f"Measured by `livecc evaluate`.\n\n{markdown(read_scores(source), headline_only=True)}"
+    file = source if source.is_file() else source / "scores.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"--scores {source} has no scores.json: expected what livecc evaluate score --out writes"
+        )
+    return f"Measured by `livecc evaluate`.\n\n{markdown(read_scores(file), headline_only=True)}"
 
 
 def _comment(

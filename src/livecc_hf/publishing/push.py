@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints.cards import CARD_FILE
+from ..utils.line_ends import line_end_of
 from .card_snippet import fill_snippet, find_pinned_there, holds_the_same, leaves_commit_open
 from .checks import Checked, check_folder
 from .code_files import may_be_stale_code
@@ -103,10 +104,22 @@ def push_folder(
         DiskFullError: if there is no space for temporary files.
     """
     options = options or PushOptions()
+    require_token(token)
     plan, target = plan_push(folder, repo_id, options)
     for line in describe_plan(plan, target):
         report(line)
     return send(plan, target, options, token=token, report=report)
+
+
+def require_token(token: str | None = None) -> None:
+    """Check that there is a token for the Hub, before a folder is checked, which can take a minute.
+
+    Raises:
+        PushError: if there is none.
+    """
+    from huggingface_hub import HfApi
+
+    check_token(HfApi(token=token))
 
 
 def plan_push(folder: str | os.PathLike, repo_id: str, options: PushOptions) -> tuple[Checked, Target]:
@@ -242,7 +255,8 @@ def _upload(
         target = replace(target, revision=sent.pr_revision, pull_request=False)
     report("nothing has changed: nothing was sent" if commit == before else f"sent: commit {commit}")
     if names_commit and not (pinned and holds_the_same(api, target, (pinned, commit), set(contents.files))):
-        (copy / CARD_FILE).write_text(fill_snippet(card, kind, target.repo_id, commit), encoding="utf-8")
+        path, text = copy / CARD_FILE, fill_snippet(card, kind, target.repo_id, commit)
+        path.write_text(text, encoding="utf-8", newline=line_end_of(path))
         report(f"the card's snippet names commit {commit}")
         commit = upload(api, target, copy, [CARD_FILE], message="Name the commit in the card's snippet").oid
     return commit, pull_request

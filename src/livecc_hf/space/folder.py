@@ -65,6 +65,8 @@ def write_space(out: str | os.PathLike, model_id: str, title: str | None = None,
 def _check_id(model_id: str) -> None:
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+    if not model_id:
+        raise SpaceError("--model is empty: expected USER/NAME, such as chenjoya/LiveCC-7B-Instruct")
     if Path(model_id).exists():
         raise SpaceError(f"{model_id} is a folder, which a Space cannot reach: push it first, and give its USER/NAME")
     try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,6 +51,12 @@ class RunData:
 def rows_per_step(training: TrainingArguments) -> int:
     """Return the rows in an optimizer step, over all processes."""
     return training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
+
+
+def shared_query(entries: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the query of a recipe's training data, if all entries are folders with the same one; otherwise `None`."""
+    queries = {entry.get("query") if entry.get("source") == "folder" else None for entry in entries}
+    return queries.pop() if len(queries) == 1 else None
 
 
 def open_run_data(recipe: Recipe, processor: StreamingProcessor) -> RunData:

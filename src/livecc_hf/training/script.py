@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from livecc_hf.utils.disk import DiskFullError, is_disk_full
 from livecc_hf.utils.output_folder import make_output_folder
+from livecc_hf.utils.quiet import quiet_renamed_options
 from livecc_hf.utils.text import one_line
 
 from .inspection.recipe_samples import inspect_recipe
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and save model and processor, or print samples if the recipe sets ``inspect``."""
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    quiet_renamed_options()
     recipe = parse(sys.argv[1:] if argv is None else argv)
     show_log(recipe.training.process_index == 0)
     for note in recipe.notes:

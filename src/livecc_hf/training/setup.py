@@ -14,7 +14,7 @@ from .live_commentary import LiveCommentaryCallback
 from .model.loading import load_recipe_processor, load_trainable_model
 from .model.parts import lora_config
 from .optim import MuonAdamW, muon_groups
-from .rows import open_run_data
+from .rows import open_run_data, shared_query
 from .saving.finishing import AdapterFinisher, ModelFinisher
 from .saving.pushing import RunPush
 from .saving.run_identity import identify_run
@@ -43,6 +43,8 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
     ours, training = recipe.ours, recipe.training
     processor, config, notes = load_recipe_processor(recipe)
     data = open_run_data(recipe, processor)
+    if query := shared_query(recipe.data):
+        processor.default_query = query  # saved with the model, which is then asked as it was trained
     for note in notes:
         logger.warning(note)
     set_seed(training.seed)

@@ -12,7 +12,7 @@ from livecc_hf.checkpoints.adapters import save_adapter_files
 from livecc_hf.checkpoints.cards import CARD_FILE, CardFacts, short_name, update_training, write_card
 
 from ..options.recipe import Recipe
-from ..rows import rows_per_step
+from ..rows import rows_per_step, shared_query
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.configuration_livecc import LiveCCConfig
@@ -107,6 +107,7 @@ def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
     return {
         **named_recipe,
         "data": "; ".join(data),
+        **({} if (query := shared_query(recipe.data)) is None else {"query": query}),
         "trained": f"{method}; {', '.join(recipe.ours.train_parts or ()) or 'default parts'}",
         "position scheme": position_scheme,
         "rows a step": f"{rows_per_step(training)}{' (packed)' if recipe.packing else ''}",
