@@ -1,6 +1,7 @@
 """`livecc train`: options, and short runs."""
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -16,7 +17,8 @@ from livecc_hf.modeling import StreamingProcessor
 from livecc_hf.training.model.loading import load_recipe_processor
 from livecc_hf.training.options.recipe import _check_together, parse
 from livecc_hf.training.rows import open_samples, shared_query
-from livecc_hf.training.script import main
+from livecc_hf.training.saving.checkpoints import RUN_STATE_FILE
+from livecc_hf.training.script import main, say_how_to_continue
 from livecc_hf.training.setup import build_trainer
 from livecc_hf.training.skipping import TooManySkippedError
 
@@ -322,3 +324,14 @@ def test_a_default_query_needs_one_query_of_all_data():
     assert shared_query([race, race]) == "Race."
     assert shared_query([race, other]) is shared_query([race, {"source": "folder", "path": "a"}]) is None
     assert shared_query([race, {"source": "jsonl", "path": "b", "query": "Race."}]) is None
+
+
+def test_an_interrupted_run_says_which_checkpoint_is_kept(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "checkpoint-6").mkdir()  # incomplete
+    for expected in ("no checkpoint was saved yet", "checkpoint-4 is kept: continue with --resume"):
+        with pytest.raises(KeyboardInterrupt), say_how_to_continue(tmp_path):
+            raise KeyboardInterrupt
+        assert caplog.messages[-1] == expected
+        (tmp_path / "checkpoint-4").mkdir(exist_ok=True)
+        (tmp_path / "checkpoint-4" / RUN_STATE_FILE).write_text("{}")

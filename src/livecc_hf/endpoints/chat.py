@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..utils.extras import require_extra
-from ..utils.text import one_line
+from ..utils.text import counted, one_line
 
 _FIRST_WAIT_S = 1.0
 _MAX_QUOTED = 300  # characters of a response in an error message
@@ -131,7 +131,7 @@ class ChatEndpoint:
             if not is_temporary or last.is_fatal:
                 raise last
             if attempt >= self.limits.max_attempts or stop.wait(self._wait_s(attempt, retry_after_s)):
-                raise EndpointError(f"{last} (after {attempt} tries)", is_down=last.is_down)
+                raise EndpointError(f"{last} (after {counted(attempt, 'try', 'tries')})", is_down=last.is_down)
             attempt += 1
 
     def close(self) -> None:

@@ -65,13 +65,28 @@ def train(recipe: Recipe) -> None:
         trainer.restore(state)
     else:
         logger.warning("%s has no %s: cannot check that it was trained on this data", checkpoint, RUN_STATE_FILE)
-    with explain_memory_errors(recipe):
+    with explain_memory_errors(recipe), say_how_to_continue(recipe.training.output_dir):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.ledger is not None:
         trainer.ledger.check_end()
     trainer.save_model(trainer.args.output_dir)
     if trainer.is_world_process_zero():
         logger.info("saved model and processor to %s", trainer.args.output_dir)
+
+
+@contextlib.contextmanager
+def say_how_to_continue(out: str | Path) -> Iterator[None]:
+    """Log which checkpoint is kept if the wrapped training is interrupted with Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = _whole_checkpoints(out)
+        logger.info("%s", f"{kept[-1]} is kept: continue with --resume" if kept else "no checkpoint was saved yet")
+        raise
+
+
+def _whole_checkpoints(out: str | Path) -> list[str]:
+    return [path.name for path in list_checkpoints(out) if (path / RUN_STATE_FILE).is_file()]
 
 
 @contextlib.contextmanager
@@ -87,7 +102,7 @@ def explain_full_disk(recipe: Recipe) -> Iterator[None]:
         if not is_disk_full(error):
             raise
         out = recipe.training.output_dir
-        whole = [path.name for path in list_checkpoints(out) if (path / RUN_STATE_FILE).is_file()]
+        whole = _whole_checkpoints(out)
         kept = f"{whole[-1]} is kept: free some space and continue with --resume" if whole else "free some space"
         place = getattr(error, "filename2", None) or getattr(error, "filename", None) or out
         said = getattr(error, "strerror", None) or one_line(error, 100)

@@ -105,6 +105,7 @@ def test_invalid_replies_are_kept_counted_and_ties(sides, tmp_path):
     with serve_chat(lambda n, body: Reply("I cannot say." if n == 0 else A)) as server:
         result = run(sides, tmp_path / "v.jsonl", server)
     assert result.n_invalid == 1
+    assert result.notes == ["1 reply is invalid, such as 'I cannot say.'"]
     rows = read_rows(tmp_path / "v.jsonl").rows
     (invalid,) = [row for row in rows if not row.is_valid]
     assert (invalid.winner, invalid.reply) == ("tie", "I cannot say.")

@@ -15,6 +15,7 @@ from livecc_hf.endpoints.chat import ChatEndpoint, EndpointError, RetryLimits
 from livecc_hf.endpoints.failures import EndpointFailures
 from livecc_hf.utils.counts import check_counts
 from livecc_hf.utils.reports import Say, say_to_stderr
+from livecc_hf.utils.text import counted
 
 from ..predictions.file import RowFile, RowSet
 from ..predictions.header import Header
@@ -73,6 +74,7 @@ class JudgeResult:
         n_asked: replies that the judge gave in this run.
         n_cached: replies taken from the cache.
         n_invalid: invalid replies in the whole file, as the protocol defines them.
+        invalid_reply: one that the judge gave in this run.
         failed: requests without an answer, as pairs of the request and the reason.
         notes: remarks for the user, one line each.
     """
@@ -82,6 +84,7 @@ class JudgeResult:
     n_asked: int = 0
     n_cached: int = 0
     n_invalid: int = 0
+    invalid_reply: str | None = None
     failed: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -160,6 +163,9 @@ def judge(
     finally:
         asker.close()
     result.n_invalid += sum(not row.is_valid for row in kept)
+    invalid = next((row.reply for row in kept if not row.is_valid), None) or result.invalid_reply
+    if result.n_invalid:
+        result.notes.append(f"{counted(result.n_invalid, 'reply is', 'replies are')} invalid, such as {invalid!r:.80}")
     return result
 
 
@@ -329,7 +335,9 @@ def _judge_all(calls: list[_Call], n_total: int, asker: _Asker, file: RowFile, r
                     file.append(row)
                     result.n_cached += is_cached
                     result.n_asked += not is_cached
-                    result.n_invalid += not row.is_valid
+                    if not row.is_valid:
+                        result.n_invalid += 1
+                        result.invalid_reply = row.reply
                     progress.add()
         except BaseException:
             failures.stop.set()
