@@ -96,6 +96,7 @@ def _write_rows(
             map(_as_clips, repeats.without(folder.rows())),
             options.about(stages, {item.name: _counts(item) for item in stats}),
             options.folder_options(),
+            say,
         )
     except NoClipError as error:
         return 0, [error.dropped], []

@@ -126,6 +126,16 @@ def test_videos_are_put_into_the_folder(tmp_path, media, how):
     assert count_unreachable_videos(written.folder) == 0
 
 
+@pytest.mark.parametrize(
+    ("every_s", "said"),
+    [(0.0, ["0 clips written, 1 video in the folder", "2 clips written, 1 video in the folder"]), (60, [])],
+)
+def test_long_copying_says_how_far_it_is(tmp_path, media, every_s, said):
+    options, lines = FolderOptions(videos="copy", media_root=str(media)), []
+    write_dataset_folder(tmp_path / "out", [clips("a.mp4", "a.mp4")], ABOUT, options, lines.append, every_s)
+    assert lines == said
+
+
 def test_a_file_url_is_a_file_of_this_machine(tmp_path, media):
     url = (media / "a.mp4").as_uri()
     left = write_dataset_folder(tmp_path / "left", [clips(url)], ABOUT).folder

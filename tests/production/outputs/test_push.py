@@ -78,6 +78,7 @@ def test_only_the_dataset_and_what_is_a_video_are_sent(folder, tmp_path):
             "videos/link.mp4",
         }
         assert set(hub.repositories["datasets/me/clips"].files) == sent
+    assert done.stderr.startswith(f"checking the files of {folder}\n")
     assert f"3 files of {folder} are left out, such as my-notes.txt: it is not part of a dataset" in done.stderr
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from livecc_hf.utils.extras import require_extra
+from livecc_hf.utils.reports import say_to_stderr
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder).expanduser()
     inside = folder / "dataset"
     folder = inside if (inside / "README.md").is_file() else folder
-    print(push_dataset(folder, args.repo, private=not args.public, revision=args.revision))
+    print(push_dataset(folder, args.repo, private=not args.public, revision=args.revision, say=say_to_stderr))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,8 @@ import pyarrow.compute as pc
 
 from ...data.media.paths import local_path
 from ...utils.atomic import atomic_write
+from ...utils.reports import Say
+from ...utils.text import counted
 from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from ..stages.base import split
 from .card import DatasetAbout, DatasetSummary, make_card
@@ -87,6 +90,8 @@ def write_dataset_folder(
     clips: Iterable[pa.Table],
     about: DatasetAbout,
     options: FolderOptions | None = None,
+    say: Say | None = None,
+    say_every_s: float = 10.0,
 ) -> WrittenDataset:
     """Write clips as a folder that `datasets.load_dataset` opens and `push_dataset` uploads.
 
@@ -99,6 +104,8 @@ def write_dataset_folder(
         clips: tables in `CLIP_SCHEMA`; one shard of them is in memory at a time.
         about: the parts of the card that cannot be derived from the clips.
         options: see `FolderOptions`.
+        say: called with lines of progress, since copying many videos takes long; default: none.
+        say_every_s: least seconds between these lines.
 
     Raises:
         NoClipError: if no clip is left; an older dataset stays in place.
@@ -112,7 +119,7 @@ def write_dataset_folder(
     for left in partial.iterdir():
         if left.name != VIDEOS or options.videos == "leave":
             _remove(left)
-    writer = _FolderWriter(partial, options)
+    writer = _FolderWriter(partial, options, say, say_every_s)
     try:
         summary = writer.write(clips)
     except NoClipError:
@@ -162,9 +169,10 @@ class _Unplaced:
 class _FolderWriter:
     """Streams clips to shards and the conversations file, and counts them."""
 
-    def __init__(self, folder: Path, options: FolderOptions):
+    def __init__(self, folder: Path, options: FolderOptions, say: Say | None, say_every_s: float):
         self.folder = folder
         self.options = options
+        self._say, self._say_every_s, self._said_at_s = say, say_every_s, time.monotonic()
         self.dropped: list[pa.Table] = []
         self._n_shards = 0
         self._n_clips = 0
@@ -209,6 +217,13 @@ class _FolderWriter:
         names = pc.unique(shard["video"]).to_pylist()
         hashes = [int.from_bytes(_digest(str(name))[:8], "little") for name in names]
         self._videos = np.union1d(self._videos, np.array(hashes, np.uint64))
+        self._say_if_due()
+
+    def _say_if_due(self) -> None:
+        if self._say is not None and time.monotonic() - self._said_at_s >= self._say_every_s:
+            self._said_at_s = time.monotonic()
+            placed = f", {counted(len(self._placed), 'video')} in the folder" if self._placed else ""
+            self._say(f"{counted(self._n_clips, 'clip')} written{placed}")
 
     def _place_videos(self, shard: pa.Table) -> pa.Table:
         """Put the videos of a shard into the folder; return the shard without clips that have no usable video."""
@@ -238,6 +253,7 @@ class _FolderWriter:
         place = self.folder / target
         self._placed.add(place)
         _put(source.resolve(), place, self.options.videos == "link")
+        self._say_if_due()
         return str(target)
 
     def _remove_others(self) -> None:

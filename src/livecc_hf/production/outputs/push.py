@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...publishing.hub import Target, check_token, explain_failures, prepare_repository, upload
+from ...utils.reports import Say
 from .dataset_folder import VIDEOS, is_on_the_web
 from .video_check import why_no_video
 
@@ -27,6 +28,7 @@ def push_dataset(
     private: bool = True,
     token: str | None = None,
     revision: str | None = None,
+    say: Say | None = None,
 ) -> str:
     """Upload a dataset folder to the Hub, in several commits if it is large; a second call continues an upload.
 
@@ -42,6 +44,7 @@ def push_dataset(
         private: create the repository as private, and refuse to push to an existing public one.
         token: of the Hub; default: the token saved by `hf auth login`.
         revision: branch, created if it does not exist; default: main.
+        say: called with a line before the files are checked, which takes long if there are many; default: none.
 
     Returns:
         The repository's URL.
@@ -56,6 +59,8 @@ def push_dataset(
     if not _is_dataset(folder):
         raise ValueError(f"{folder} is not a dataset folder: expected README.md and data/*.parquet in it")
     target = Target(repo_id, "dataset", not private, revision)
+    if say is not None:
+        say(f"checking the files of {folder}")
     if n_lost := count_unreachable_videos(folder):
         logger.warning(
             "%d clips of %s name a video outside the folder, which others cannot read: write the folder with "
