@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -155,9 +156,12 @@ def downloaded(url: str) -> Iterator[str]:
     A `ValueError` of the `with` block that names the copy is raised with the URL instead.
 
     Raises:
-        OSError: if the download fails.
+        OSError: if the download fails, or the URL has a user name.
     """
-    name = url.partition("?")[0]  # what follows may be secret
+    login, at, _ = urlsplit(url).netloc.rpartition("@")
+    name = url.partition("?")[0].replace(login + at, "", 1)  # without what may be secret
+    if login:
+        raise OSError(f"{name}: a URL with a user name or password cannot be read here: download the file first")
     with tempfile.NamedTemporaryFile() as file:
         try:
             with urllib.request.urlopen(url, timeout=_FETCH_TIMEOUT_S) as reply:

@@ -118,6 +118,7 @@ def test_invalid_questions_give_a_one_line_error(media, tmp_path, capsys):
         (["rtsp://host/a", "What?"], "rtsp://host/a: expected a file, or a file:// or http(s)://"),
         (["camera:0", "What?"], "camera:0: expected a file, or a file:// or http(s)://"),
         (["-", "What?"], "-: expected a file, or a file:// or http(s)://"),
+        (["http://me:geheim@host/a.mp4?k=geheim", "What?"], "http://host/a.mp4: a URL with a user name or password"),
         ([video, "What?", "--device", "gpu"], "device 'gpu' cannot be used: expected cpu"),
         ([str(tmp_path / "text.txt"), "What?"], "text.txt is"),
         ([str(tmp_path / "sound.m4a"), "What?"], "no video stream"),

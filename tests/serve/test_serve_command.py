@@ -96,6 +96,8 @@ def test_ctrl_c_stops_the_server():
         (["--max-sessions", "0"], "--max-sessions 0: expected a whole number above 0"),
         (["--max-lag-s", "0.5"], "--max-lag-s 0.5: expected a number of seconds, at least 1"),
         (["--token-file", "/dev/null"], "the token is empty"),
+        (["--token-file", "none.txt"], "--token-file none.txt cannot be read (No such file or directory)"),
+        (["--token-file", sys.executable], "cannot be read (it is not UTF-8): expected a text file with the token"),
         (["--ssl-keyfile", "key.pem"], "--ssl-keyfile is given without --ssl-certfile"),
         (["--ssl-certfile", "/dev/null"], "certificate /dev/null cannot be used"),
         (["--max-connections-per-address", "0"], "--max-connections-per-address 0: expected a whole number above 0"),

@@ -102,8 +102,18 @@ def _settings(args: argparse.Namespace) -> ServeSettings:
     names = {f.name for f in dataclasses.fields(ServeSettings)} - {"token", "max_new_tokens"}
     given: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.token_file is not None:
-        given["token"] = args.token_file.read_text(encoding="utf-8").strip()
+        given["token"] = _token(args.token_file)
     return settings_from({**given, **token_limit(args)})
+
+
+def _token(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ValueError(
+            f"--token-file {file} cannot be read ({reason}): expected a text file with the token"
+        ) from None
 
 
 def _check_open(args: argparse.Namespace, address: str, settings: ServeSettings) -> None:
