@@ -58,6 +58,19 @@ def check_card(contents: Contents, card: RepoCard) -> None:
                 raise PushError(f"{path} names {value!r} as {key}, which is not a Hub id that others can load: {fix}")
 
 
+def check_license(licence: str, option: str = "--license") -> None:
+    """Check that a licence has the form of an identifier of the Hub.
+
+    Raises:
+        PushError: if it has not, or is "other"; the message names `option`.
+    """
+    if not _LICENSE.fullmatch(licence) or licence == "other":
+        raise PushError(
+            f"{option} {licence} is not a licence identifier: expected one such as apache-2.0 or cc-by-4.0; for other "
+            "licences, write license: other, license_name and license_link into the card"
+        )
+
+
 def with_license(card: RepoCard, licence: str | None) -> bool:
     """Set the licence of a card, and return whether that changed the card.
 
@@ -70,11 +83,7 @@ def with_license(card: RepoCard, licence: str | None) -> bool:
     """
     if licence is None:
         return False
-    if not _LICENSE.fullmatch(licence) or licence == "other":
-        raise PushError(
-            f"--license {licence} is not a licence identifier: expected one such as apache-2.0 or cc-by-4.0; for other "
-            "licences, write license: other, license_name and license_link into the card"
-        )
+    check_license(licence)
     changed = card.data.get("license") != licence
     card.data["license"] = licence
     return changed

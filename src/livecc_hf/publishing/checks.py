@@ -115,8 +115,17 @@ def check_folder(
 def _check_base_id(contents: Contents, base_id: str) -> None:
     if contents.kind not in (MODEL, ADAPTER):
         raise PushError(f"--base-id is for models and adapters, and {contents.folder} is neither")
+    check_base_id(base_id)
+
+
+def check_base_id(base_id: str, option: str = "--base-id") -> None:
+    """Check that a base is named by a Hub id.
+
+    Raises:
+        PushError: if it is not; the message names `option`.
+    """
     if not looks_like_hub_id(base_id):
-        raise PushError(f"--base-id {base_id} is not a Hub id: expected one such as Qwen/Qwen2-VL-7B-Instruct")
+        raise PushError(f"{option} {base_id} is not a Hub id: expected one such as Qwen/Qwen2-VL-7B-Instruct")
 
 
 def _adapter_base(contents: Contents, base_id: str | None) -> tuple[str | None, str, str | None]:

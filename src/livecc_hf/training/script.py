@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from livecc_hf.publishing.push import require_token
 from livecc_hf.utils.disk import DiskFullError, is_disk_full
 from livecc_hf.utils.output_folder import make_output_folder
 from livecc_hf.utils.quiet import quiet_renamed_options
@@ -56,6 +57,8 @@ def train(recipe: Recipe) -> None:
         FileNotFoundError: if a dataset is missing.
     """
     checkpoint = start_from(recipe)
+    if recipe.training.push_to_hub:
+        require_token(recipe.training.hub_token)
     make_output_folder(Path(recipe.training.output_dir))
     trainer = build_trainer(recipe)
     if checkpoint is None:

@@ -12,7 +12,9 @@ for _folder in (Path(__file__).parents[2], Path(__file__).parents[2] / "publishi
 from hub_client import livecc
 from hub_server import Repository, serve_hub
 
+from livecc_hf.publishing.hub import PushError
 from livecc_hf.training.options.recipe import parse
+from livecc_hf.training.script import main
 
 LORA = {"use_peft": True, "lora_r": 4, "optimizer": "trainer", "train_parts": ["language_model"]}
 PUSH = {"push_to_hub": True, "hub_model_id": "me/run", "hub_license": "mit"}
@@ -24,12 +26,26 @@ STEPS = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "save_total_
     [
         ({"hub_license": "mit"}, "hub_license is given, but push_to_hub is off"),
         (PUSH | {"hub_merged": True}, "hub_merged is on, but use_peft is off"),
+        (PUSH | {"hub_model_id": "me/my run"}, r"'me/my run' is not a repository name"),
+        (PUSH | {"hub_license": "Apache 2"}, "^hub_license Apache 2 is not a licence identifier: expected one such as"),
+        (PUSH | LORA | {"hub_base_id": "base"}, "^hub_base_id base is not a Hub id"),
         (PUSH | LORA, r"would publish an adapter on the folder .*: give the base's Hub id as hub_base_id"),
     ],
 )
 def test_what_could_not_be_pushed_is_said_before_training(recipe, changes, message):
     with pytest.raises(ValueError, match=message):
         parse(["--config", recipe(**changes)])
+
+
+def test_a_missing_token_is_said_before_data_are_read(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(PushError, match="there is no token for the Hub"):
+        main(["--config", recipe(**PUSH, data=[{"source": "folder", "path": "nowhere"}])])
+
+
+def test_options_of_a_push_without_one_are_said_to_have_no_effect(recipe):
+    (note,) = parse(["--config", recipe(hub_model_id="me/run")]).notes
+    assert "hub_model_id (push_to_hub is off)" in note
 
 
 @pytest.fixture

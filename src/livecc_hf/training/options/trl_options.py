@@ -52,6 +52,7 @@ _OF_LORA = (
     *("lora_task_type", "use_rslora", "use_dora"),
 )
 _OF_FOUR_BITS = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
+_OF_PUSH = ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision", "hub_always_push")
 _OF_ADAMW = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon")
 
 
@@ -86,6 +87,7 @@ def check_trl_options(
         (_OF_FOUR_BITS, not model.load_in_4bit, "load_in_4bit is off"),
         (("muon_learning_rate",), ours.optimizer != "muon", "optimizer is not muon"),
         (_OF_ADAMW, ours.optimizer == "muon", "optimizer is muon"),
+        (_OF_PUSH, not training.push_to_hub, "push_to_hub is off"),
         (("do_eval",), training.do_eval and training.eval_strategy == "no", "eval_strategy is no"),
     ):
         idle += [f"{name} ({why})" for name in names if is_off and name in given]

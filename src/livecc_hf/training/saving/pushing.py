@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from livecc_hf.checkpoints.merge import merge_adapter
-from livecc_hf.publishing.cards import license_of
-from livecc_hf.publishing.checks import Checked, check_folder
-from livecc_hf.publishing.hub import PushError, Target, check_token, explain_failures, prepare_repository, upload
+from livecc_hf.publishing.cards import check_license, license_of
+from livecc_hf.publishing.checks import Checked, check_base_id, check_folder
+from livecc_hf.publishing.hub import (
+    PushError,
+    Target,
+    check_name,
+    check_token,
+    explain_failures,
+    prepare_repository,
+    upload,
+)
 from livecc_hf.publishing.push import Pushed, PushOptions, send
 from livecc_hf.utils.text import one_line
 
@@ -41,6 +49,12 @@ def check_hub_options(ours: LiveCCArguments, training: SFTConfig, model: ModelCo
         if given:
             raise ValueError(f"{given[0]} is given, but push_to_hub is off, so nothing is pushed: set push_to_hub=true")
         return
+    if training.hub_model_id is not None:
+        check_name(_with_user(training.hub_model_id))
+    if ours.hub_license is not None:
+        check_license(ours.hub_license, "hub_license")
+    if ours.hub_base_id is not None:
+        check_base_id(ours.hub_base_id, "hub_base_id")
     if ours.hub_merged and not model.use_peft:
         raise ValueError("hub_merged is on, but use_peft is off, so there is no adapter to merge: remove it")
     is_folder = Path(model.model_name_or_path or "").expanduser().is_dir()
@@ -49,6 +63,11 @@ def check_hub_options(ours: LiveCCArguments, training: SFTConfig, model: ModelCo
             f"push_to_hub would publish an adapter on the folder {model.model_name_or_path}, which nobody else has: "
             "give the base's Hub id as hub_base_id, or push the merged model with hub_merged=true"
         )
+
+
+def _with_user(name: str) -> str:
+    """Return a repository's name with some user, for checks before the user is known."""
+    return name if "/" in name else f"me/{name}"
 
 
 @dataclass
@@ -94,7 +113,7 @@ class RunPush:
                 "as hub_license=apache-2.0"
             )
         check_token(api)
-        with explain_failures(api, Target(f"me/{name}" if "/" not in name else name)):
+        with explain_failures(api, Target(_with_user(name))):
             if "/" not in name:
                 name = f"{api.whoami()['name']}/{name}"
             public = options.hub_private_repo is False
