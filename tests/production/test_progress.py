@@ -124,7 +124,7 @@ def dropped_rows(work):
 def test_an_item_on_which_a_stage_hangs_is_dropped_alone(tmp_path):
     titles = ["a"] * 12
     titles[5], titles[6] = "hang", "drop"
-    work = make_work(tmp_path, titles, [Titles(), PretrainClips(min_s=20.0)], item_timeout_s=1.5)
+    work = make_work(tmp_path, titles, [Titles(), PretrainClips(min_s=20.0)], item_timeout_s=2.5)
     began = time.monotonic()
     LocalEngine(work, workers=1).run(work.source.units(), lambda stats: None)
     assert time.monotonic() - began < 600  # the stage sleeps for days
