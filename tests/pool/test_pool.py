@@ -155,6 +155,23 @@ def test_a_running_pool_serves_several_threads(frames, model, processor):
     assert len(pool) == 0
 
 
+def test_a_stream_that_joins_is_never_counted_twice(model, processor):
+    """Else another one, which joins in another thread at that moment, is refused although there is room."""
+    pool, n_counted = CommentaryPool(model, processor, max_streams=2), []
+
+    class Counting(threading.Condition):
+        def __exit__(self, *error):
+            n_counted.append(len(pool._streams) + pool._n_joining)  # what another thread sees from here on
+            return super().__exit__(*error)
+
+    pool._changed = Counting()
+    pool.join(OPTIONS)
+    assert n_counted and max(n_counted) == 1
+    with pytest.raises(ValueError, match="control token|special token"):
+        pool.join(OPTIONS, query="<|im_end|>")
+    assert n_counted[-1] == 1
+
+
 @pytest.mark.parametrize("has_thread", [True, False])
 @pytest.mark.parametrize("n_frames", [3, 6, 13])  # also an incomplete turn
 def test_closing_comments_on_all_waiting_frames(n_frames, has_thread, frames, model, processor):

@@ -140,16 +140,18 @@ class CommentaryPool:
         try:
             # After the check, because a stream takes a slot of the KV cache pool, which may grow for it.
             stream = CommentaryStream(self._model, self._processor, options, self._memory)
-            with self._changed:
-                if self._is_closing or self.failure is not None:
-                    stream.release()
-                    self._check_room()
-                pooled = PooledStream(self._n_joined, stream, self, self.policy, on_segment, on_end)
-                self._streams[pooled.number] = pooled
-                self._n_joined += 1
-        finally:
+        except BaseException:
             with self._changed:
                 self._n_joining -= 1
+            raise
+        with self._changed:  # at no time is the stream counted twice
+            self._n_joining -= 1
+            if self._is_closing or self.failure is not None:
+                stream.release()
+                self._check_room()
+            pooled = PooledStream(self._n_joined, stream, self, self.policy, on_segment, on_end)
+            self._streams[pooled.number] = pooled
+            self._n_joined += 1
         return pooled
 
     @property
