@@ -104,7 +104,8 @@ def test_ctrl_c_stops_the_server():
         (["--port", "0", "--temperature", "0"], "--temperature 0.0: expected a number above 0"),
         (["--port", "0", "--device", "gpu"], "device 'gpu' cannot be used: expected cpu"),
         (["--port", "0", "--dtype", "int8"], "dtype 'int8' is unknown: expected float32, bfloat16 or float16"),
-        (["--port", "99999"], "cannot listen on 127.0.0.1:99999"),
+        (["--port", "99999"], "cannot listen on 127.0.0.1:99999 (ports are numbers from 0 to 65535)"),
+        (["--port", "-5"], "cannot listen on 127.0.0.1:-5 (ports are numbers from 0 to 65535)"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
     ],
 )

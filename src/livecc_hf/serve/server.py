@@ -15,6 +15,7 @@ from livecc_hf.serve.app import create_app
 from livecc_hf.serve.protocols import Connections, HttpProtocol, WebSocketProtocol
 from livecc_hf.serve.service import CommentaryService
 
+_MAX_PORT = 65535
 _GRACE_S = 10  # time limit for sessions to end when the server stops
 _SPARE_BYTES = 64 * 1024
 # Log messages of uvicorn that any client can cause; some have a traceback.
@@ -48,8 +49,10 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number and number > 0 else str(error)
-        raise OSError(f"cannot listen on {host}:{port} ({reason}): choose another --host or --port") from None
+        reason = os.strerror(number) if number and number > 0 else getattr(error, "strerror", None) or str(error)
+        if not 0 <= port <= _MAX_PORT:
+            reason = f"ports are numbers from 0 to {_MAX_PORT}"
+        raise OSError(f"cannot listen on {host}:{port} ({reason}): choose another address or port") from None
 
 
 def make_server(
