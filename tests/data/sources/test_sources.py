@@ -197,7 +197,10 @@ def test_a_dataset_that_cannot_be_read_says_why(media, tiny_processor):
     [
         ({"source": "jsonl"}, "lacks the keys.*path"),
         ({"source": "jsonl", "path": "nowhere.jsonl"}, "nowhere.jsonl does not exist"),
-        ({"source": "dataset", "path": "nobody/nothing"}, "nobody/nothing .*cannot be opened"),
+        (
+            {"source": "dataset", "path": "nobody/nothing"},
+            "nobody/nothing .*cannot be opened: it is no folder here, and ",
+        ),
         ({"source": "folder", "path": "nowhere"}, "nowhere is not a folder"),
         ({"source": "folder", "path": "~nobody-here/videos"}, "~nobody-here/videos is not a folder"),
         ({"source": "dataset", "path": "~nobody-here/a.parquet"}, "~nobody-here/a.parquet .*cannot be opened"),

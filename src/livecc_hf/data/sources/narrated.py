@@ -328,6 +328,8 @@ def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
         if is_disk_full(cause or error):
             raise (cause or error) from None
         reason = one_line(cause or error, 300)
+        if path.suffix != ".parquet" and not path.exists():
+            reason = f"it is no folder here, and {reason}"
         raise ValueError(f"dataset {keys.path} (split {keys.split}) cannot be opened: {reason}") from error
     for column, kind in (rows.features or {}).items():
         if isinstance(kind, Image | Video):
