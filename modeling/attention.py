@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
+from torch.backends.cuda import SDPAParams, can_use_flash_attention
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -128,9 +129,15 @@ class PackedBatch:
         Returns:
             (1, n, heads, head size).
         """
-        mask, is_grouped = self._mask(query.shape[2], keys.shape[2], query), query.shape[1] > keys.shape[1]
+        _, n_heads, n, size = query.shape
+        n_kv_heads = keys.shape[1]
+        mask, is_grouped = self._mask(n, keys.shape[2], query), n_heads > n_kv_heads
+        if is_grouped and query.is_cuda and not _can_use_flash(query, keys, values):
+            # The other kernel that does not hold all scores in memory takes no groups: each becomes a batch entry.
+            query, is_grouped = query.reshape(n_kv_heads, -1, n, size), False
+            keys, values = (held.transpose(0, 1).expand(-1, query.shape[1], -1, -1) for held in (keys, values))
         attended = scaled_dot_product_attention(query, keys, values, mask, scale=scale, enable_gqa=is_grouped)
-        return attended.transpose(1, 2)
+        return attended.reshape(1, n_heads, n, size).transpose(1, 2)
 
     def _attend_each(self, streams, attended, layer, query, key, value, scale) -> None:
         """Write the results of some streams, by index, to their tokens in `attended`; see :meth:`attend`."""
@@ -162,6 +169,11 @@ class PackedBatch:
             mask = self._masks[key] = like.new_full((n_new, n_all), 0.0)
             mask[:, n_all - n_new :] = like.new_full((n_new, n_new), -torch.inf).triu_(1)
         return self._masks[key]
+
+
+def _can_use_flash(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> bool:
+    """Return whether flash attention takes these: not in float32, nor on GPUs older than Ampere."""
+    return can_use_flash_attention(SDPAParams(query, keys, values, None, 0.0, False, True))
 
 
 def run(

@@ -41,6 +41,7 @@ class KVCachePool:
     Attributes:
         layers: (keys, values) of each layer for all slots, each (slots, key-value heads, `capacity` + 1, head size).
             The position after the last is written to but never read. Growing replaces this list.
+        views: by layer and slot, its keys and values in `layers`; filled by the caches.
         step: a faster decode step that is bound to `layers`, or `None`.
     """
 
@@ -54,6 +55,7 @@ class KVCachePool:
         self._n_slots = 0
         self._lock = threading.Lock()  # streams join and leave while others generate
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.views: dict[tuple[int, int], list[torch.Tensor]] = {}
         self.step: Any = None
 
     @property
@@ -124,6 +126,7 @@ class KVCachePool:
         with self._lock:
             group.grow(max(self._n_slots, n_expected, group.n_slots), capacity, like)
             self.layers = [(keys, values) for group in self._groups for keys, values, *_ in group.layers]
+            self.views, self.step = {}, None  # they hold the memory from before
 
     def clear_slot(self, slot: int, first: int = 0) -> None:
         """Zero a slot's tokens from index `first` on.
@@ -162,6 +165,7 @@ class _LayerGroup:
     @torch.inference_mode(False)  # the memory outlives the caller's mode
     def grow(self, n_slots: int, capacity: int, like: torch.Tensor) -> None:
         shape = self.n_layers, n_slots, like.shape[-3], capacity + 1, like.shape[-1]
+        like = self.held[0] if self.held else like  # keeps the dtype, with which unshifted keys are saved or not
         # In float32, keys can be rotated again at each shift: a hundred shifts add an error of 1e-6.
         n_kinds = 3 if self._is_evictable and like.dtype.itemsize < 4 else 2
         # Zeros: operations over all slots read unwritten slots too, at weight 0.
@@ -190,8 +194,6 @@ class KVCache:
         self.memory = memory
         self.slot = memory.take_slot()
         self.length = 0
-        self._layers = memory.layers
-        self._views: dict[int, list[torch.Tensor]] = {}  # by layer: the slot's keys and values
         self._shifts: list[_Run] = []  # the tokens whose unshifted keys are saved, and their total shift
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -207,12 +209,10 @@ class KVCache:
         """
         n = keys.shape[2]
         end = self.length + n
-        if self._layers is not self.memory.layers:  # the pool has grown
-            self._layers, self._views = self.memory.layers, {}
-        views = self._views.get(layer)
+        views = self.memory.views.get((layer, self.slot))
         if views is None or end >= views[0].shape[2]:
             held = self.memory.reserve(layer, end, keys)
-            views = self._views[layer] = [tensor[self.slot : self.slot + 1] for tensor in held[:2]]
+            views = self.memory.views[layer, self.slot] = [tensor[self.slot : self.slot + 1] for tensor in held[:2]]
         held_keys, held_values = views
         held_keys.narrow(2, self.length, n).copy_(keys)
         held_values.narrow(2, self.length, n).copy_(values)

@@ -114,13 +114,14 @@ def decode(
 
     Args:
         batch: B streams with one token each.
-        token_ids: (B,) the tokens, on the model's device.
-        positions: (B,) their positions, on the same device.
+        token_ids: (B,) the tokens.
+        positions: (B,) their positions, on the device of the embeddings.
         faster: what `model.decode_step` returned for these streams or a superset; `None`: run the model's modules.
 
     Returns:
         Logits of the next tokens, (B, vocabulary).
     """
+    token_ids = token_ids.to(positions.device)  # the head, whose scores chose them, may be on another
     if faster is None:
         logits = model.lm_head(run(model.model.language_model, token_ids, positions.expand(3, -1), batch))
     else:

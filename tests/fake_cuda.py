@@ -1,4 +1,4 @@
-"""A CUDA device without a GPU: tensors that say they are on "cuda:63", are computed on the CPU, and must not be mixed.
+"""CUDA devices without a GPU: tensors that say they are on "cuda:63", are computed on the CPU, and must not be mixed.
 
 Values are real, so a path for GPUs can be compared with the one for CPUs. Kernels, graphs, streams and speed are not
 tested. Like a GPU, it refuses operations on tensors of two devices, and records what waits for it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import sys
 from collections import Counter
 from unittest import mock
@@ -20,27 +21,28 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from livecc_hf.modeling import attention
 
-DEVICE = torch.device("cuda:63")  # no real one: functions that cache tensors by device are not mixed up
+# No real ones: functions that cache tensors by device are not mixed up.
+DEVICE, SECOND_DEVICE = torch.device("cuda:63"), torch.device("cuda:62")
 # Operations that wait for the device, because the host needs a value or the result's size.
 _WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_consecutive", "unique_dim", "equal"}
 _HALF = (torch.float16, torch.bfloat16)
 
 
 class DeviceTensor(torch.Tensor):
-    """A tensor on the device; `held` is the one on the CPU."""
+    """A tensor on a device; `held` is the one on the CPU."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, held):
+    def __new__(cls, held, device=DEVICE):
         # To C++ it is on "meta", because autograd has no threads for devices that do not exist.
         with torch.inference_mode(False):
             like = torch.empty_strided(held.shape, held.stride(), dtype=held.dtype, device="meta")
-            tensor = torch.Tensor._make_subclass(cls, like, device_for_backend_keys=DEVICE)
-        tensor.held = held
+            tensor = torch.Tensor._make_subclass(cls, like, device_for_backend_keys=device)
+        tensor.held, tensor.place = held, device
         return tensor
 
-    device = property(lambda self: DEVICE)
+    device = property(lambda self: self.place)
     is_cuda, is_meta = True, False
 
     def __repr__(self, **_):
@@ -53,7 +55,7 @@ class DeviceTensor(torch.Tensor):
         return self.to("cpu").tolist()
 
     def __deepcopy__(self, memo):
-        return memo.setdefault(id(self), type(self)(self.held.clone()).requires_grad_(self.requires_grad))
+        return memo.setdefault(id(self), type(self)(self.held.clone(), self.place).requires_grad_(self.requires_grad))
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
@@ -75,6 +77,7 @@ class FakeCUDA(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.waits, self.copies, self.attention = [], [], Counter()
+        self.place = DEVICE  # of the last operation
         self._patches = contextlib.ExitStack()
 
     def __enter__(self):
@@ -87,6 +90,7 @@ class FakeCUDA(TorchDispatchMode):
             (torch.cuda, "current_stream", lambda device=None: None),
             (torch.cuda, "get_device_capability", lambda device=None: (9, 0)),
             (attention, "causal_lower_right", _causal_lower_right),
+            (attention, "can_use_flash_attention", lambda params: params.query.dtype in _HALF),
             (bias, "can_use_flash_attention", lambda params: params.query.dtype in _HALF),
             (bias, "can_use_efficient_attention", lambda params: not params.enable_gqa),
         ]:
@@ -192,7 +196,17 @@ def _efficient_attention(
     return attended, torch.nn.functional.pad(sums, (0, -rows % 32), value=torch.inf), nothing, nothing
 
 
+def _efficient_attention_forward(
+    query, key, value, attn_bias, cu_q, cu_k, max_q, max_k, dropout_p, mask_type, compute_sums=False, *, scale, **_
+):
+    """Tokens before heads; `mask_type` 2 is causal, up to the last key."""
+    query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+    attended, *others = _efficient_attention(query, key, value, attn_bias, True, 0.0, mask_type == 2, scale=scale)
+    return attended.transpose(1, 2), *others, query.shape[2], key.shape[2]
+
+
 _KERNELS = {
+    "_efficient_attention_forward": ("efficient", _efficient_attention_forward),
     "_scaled_dot_product_flash_attention": ("flash", _flash_attention),
     "_scaled_dot_product_efficient_attention": ("efficient", _efficient_attention),
 }
@@ -225,6 +239,12 @@ def _compute(function, args, kwargs, mode):
         if name in _WAITING or (name == "repeat_interleave" and kwargs.get("output_size") is None):
             mode.waits.append((name, _place()))
     wrappers = {id(tensor.held): tensor for tensor in fakes}
+    if fakes:
+        mode.place = fakes[0].place
+    # C++ makes tensors that belong to others on "meta".
+    place = mode.place if wanted is None or wanted.index is None else wanted
+    if wanted is not None and wanted.type == "cuda" and name == "_to_copy" and fakes and fakes[0].place != place:
+        wrappers = {}  # a copy that needs no other dtype is the tensor itself
     args, kwargs = _held(args), {name: _held(value) for name, value in kwargs.items()}
     if wanted is not None:
         kwargs["device"] = torch.device("cpu")
@@ -236,7 +256,7 @@ def _compute(function, args, kwargs, mode):
     if not is_result_here or (name == "copy_" and id(args[0]) not in wrappers):
         return found
 
-    return _wrapped(found, wrappers)
+    return _wrapped(found, wrappers, place)
 
 
 def _decomposed(function, args, kwargs, mode):
@@ -265,11 +285,11 @@ def _held(item):
     return type(item)(map(_held, item)) if type(item) in (list, tuple) else item
 
 
-def _wrapped(item, wrappers):
+def _wrapped(item, wrappers, place):
     if isinstance(item, torch.Tensor):
         known = wrappers.get(id(item))
-        return DeviceTensor(item) if known is None else known
-    return type(item)(_wrapped(part, wrappers) for part in item) if type(item) in (list, tuple) else item
+        return DeviceTensor(item, place) if known is None else known
+    return type(item)(_wrapped(part, wrappers, place) for part in item) if type(item) in (list, tuple) else item
 
 
 def _pinned(tensor):
@@ -300,6 +320,8 @@ def _check_devices(mode, name, args, inputs, is_here):
     if is_here and hosts and any(isinstance(tensor, DeviceTensor) for tensor in inputs):
         shapes = [tuple(tensor.shape) for tensor in hosts]
         raise RuntimeError(f"Expected all tensors to be on the same device: {name} got {shapes} on the CPU")
+    if len({tensor.place for tensor in inputs if isinstance(tensor, DeviceTensor) and tensor.ndim}) > 1:
+        raise RuntimeError(f"Expected all tensors to be on the same device: {name} got two")
 
 
 def _place():
@@ -313,14 +335,29 @@ def _place():
     return "elsewhere"
 
 
-def to_cuda(model):
-    """Return a copy of a model whose weights are on the device."""
+def to_cuda(model, device_of=None):
+    """Return a copy of a model whose weights are on the device, or where `device_of` places modules by their names.
+
+    With `device_of`, modules move their inputs to their own device, as Accelerate's hooks do.
+    """
     model = copy.deepcopy(model)
-    for module in model.modules():
+    for path, module in model.named_modules():
+        place = DEVICE if device_of is None else device_of(path)
         for name, weight in module._parameters.items():
             if weight is not None:
-                module._parameters[name] = torch.nn.Parameter(DeviceTensor(weight.data), weight.requires_grad)
+                module._parameters[name] = torch.nn.Parameter(DeviceTensor(weight.data, place), weight.requires_grad)
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[name] = DeviceTensor(buffer)
+                module._buffers[name] = DeviceTensor(buffer, place)
+        if device_of is not None and (module._parameters or module._buffers or ".layers." in path):
+            module.register_forward_pre_hook(functools.partial(_move_inputs, place), with_kwargs=True)
     return model
+
+
+def _move_inputs(place, module, args, kwargs):
+    def moved(item):
+        if isinstance(item, torch.Tensor):
+            return item.to(place)
+        return tuple(map(moved, item)) if isinstance(item, tuple) else item
+
+    return moved(args), {name: moved(value) for name, value in kwargs.items()}

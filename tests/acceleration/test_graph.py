@@ -52,6 +52,18 @@ def test_a_capture_copies_its_inputs(counted):
     assert [buffer.tolist() for buffer in captures[0][1]] == [[2, 2], [2, 2]]
 
 
+def test_graphs_share_their_memory_while_one_exists(counted):
+    """PyTorch refuses the memory of graphs that are all gone."""
+    graphed, _, captures = counted
+    for n in (1, 2, 3):
+        graphed(torch.ones(n), torch.ones(n))
+    first = graphed.graphs[0].memory
+    assert [memory for *_, memory in captures] == [None, first, first]
+    with graphs_disabled():
+        graphed.check()
+    assert len(graphed.graphs) == 3
+
+
 def test_graphs_can_be_disabled_and_are_off_under_autocast(counted):
     graphed, total, captures = counted
     with graphs_disabled():
@@ -124,6 +136,13 @@ def test_modules_with_hooks_run_eagerly():
         torch.testing.assert_close(graphed(x), model(x))
         hook.remove()
         assert graphed.check()
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda module, args, output: output + 1)
+    try:
+        assert not graphed.check()
+        torch.testing.assert_close(graphed(x), model(x))
+    finally:
+        hook.remove()
+    assert graphed.check()
     model.layer.forward = lambda x: x
     assert not graphed.check()
     torch.testing.assert_close(graphed(x), x)
@@ -144,7 +163,8 @@ def streams(monkeypatch):
             current[0] = before
 
     @contextlib.contextmanager
-    def failing(_, stream, capture_error_mode):
+    def failing(_, pool, stream, capture_error_mode):
+        assert pool is None
         assert current[0] is here and capture_error_mode == "thread_local"
         current[0] = stream
         try:

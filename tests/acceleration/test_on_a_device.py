@@ -10,7 +10,7 @@ import pytest
 import torch
 from backbones import BACKBONES, write_published
 from eager_graph import capture_eagerly
-from fake_cuda import DEVICE, FakeCUDA, to_cuda
+from fake_cuda import DEVICE, SECOND_DEVICE, FakeCUDA, to_cuda
 from pooled import OPTIONS, assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
@@ -37,21 +37,21 @@ def frames(load_frames):
     return load_frames("live_cc")[:8, :, :84, :112]
 
 
-def on_device(model):
+def on_device(model, device_of=None):
     """A model that runs as on a GPU, except that replayed steps run eagerly."""
     model = copy.copy(model)
     model.decode_step = None
-    model = to_cuda(model)
+    model = to_cuda(model, device_of)
     vars(model.model.language_model).pop("forward", None)  # the speedup for CPUs
     accelerate(model).decode_step = FixedDecoding(capture=capture_without_waits)
     return model
 
 
-def capture_without_waits(function, inputs, state):
+def capture_without_waits(*args):
     """As `capture_eagerly`: during a capture, waiting and copies from the host are errors."""
     mode = FakeCUDA.current()
     before = len(mode.waits), len(mode.copies)
-    captured = capture_eagerly(function, inputs, state)
+    captured = capture_eagerly(*args)
     assert (len(mode.waits), len(mode.copies)) == before
     return captured
 
@@ -88,7 +88,7 @@ def test_a_turn_waits_for_its_tokens(dtype, device, frames, make_model, processo
     n = n_waits(device, lambda: said.extend(stream.push(frames[6:8])))
     assert stream.state.n_evicted > before
     assert n <= _WAITS_OF_PREFILL + len(said[0].token_ids), device.waits[-n:]
-    assert dtype == torch.float32 or set(device.attention) == {"flash", "efficient"}
+    assert set(device.attention) == ({"efficient"} if dtype == torch.float32 else {"flash", "efficient"})
 
 
 def test_streams_of_a_pool_say_the_same(device, frames, make_model, processor):
@@ -116,6 +116,26 @@ def test_streams_of_a_pool_say_the_same(device, frames, make_model, processor):
     got, n = commented(on_device(make_model("sequential")))
     assert got == expected
     assert n <= _WAITS_OF_PREFILL + max(len(segments[-1].token_ids) for segments in got), device.waits[-n:]
+
+
+@pytest.mark.parametrize("n_streams", [1, 2])
+def test_a_model_on_two_devices_says_the_same(n_streams, device, frames, make_model, processor):
+    """The second layer and the head are on another device than the embeddings."""
+
+    def device_of(name):
+        return SECOND_DEVICE if name == "lm_head" or "language_model.layers.1" in name else DEVICE
+
+    said = []
+    for model in (make_model("mrope"), on_device(make_model("mrope"), device_of)):
+        pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
+        streams = [pool.join(FEW) for _ in range(n_streams)]
+        for stream in streams:
+            stream.push(frames)
+        run_all(pool)
+        said.append([segment for stream in streams for segment in taken(stream)])
+        assert pool.stats.n_rounds_apart == 0
+    assert_same(said[1], said[0])
+    assert {keys.device for keys, _ in pool._memory.layers} == {DEVICE, SECOND_DEVICE}
 
 
 @pytest.mark.parametrize("is_replayed", [True, False], ids=["replayed", "plain"])

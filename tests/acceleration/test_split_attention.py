@@ -45,7 +45,6 @@ def test_fewer_heads_get_more_parts_of_at_least_128_keys():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float16, 5e-3)])
 @pytest.mark.parametrize(("n", "n_kv_heads", "n_grouped", "n_keys", "parts"), SHAPES)
 def test_split_attention_equals_attention_on_cuda(n, n_kv_heads, n_grouped, n_keys, parts, dtype, atol):

@@ -1,6 +1,8 @@
 """A cache after an eviction equals one that never held the evicted tokens; evicting takes few operations."""
 
+import gc
 import random
+import weakref
 
 import pytest
 import torch
@@ -87,6 +89,42 @@ def test_kept_keys_equal_keys_computed_at_their_new_positions_after_random_evict
     assert most_shifts > 10
 
 
+def test_a_pool_that_grows_for_one_stream_frees_the_memory_that_others_have_used():
+    pool = KVCachePool([torch.device("cpu")] * 2)
+    caches = [KVCache(pool), KVCache(pool)]
+    for cache in caches:
+        for layer in range(2):
+            cache.append(layer, *torch.randn(2, 1, 2, 10, SIZE))
+        cache.advance(10)
+    expected = read(caches[1], 0)[1].clone()
+    before = [weakref.ref(held) for layer in pool.layers for held in layer]
+    gc.disable()
+    try:
+        pool.reserve_all(pool.capacity + 1)
+        assert not any(held() is not None for held in before)
+    finally:
+        gc.enable()
+    assert torch.equal(read(caches[1], 0)[1], expected)
+
+
+def test_memory_that_grows_under_another_dtype_keeps_its_own():
+    """Keys saved without their shift, in 16 bits, are not lost."""
+    torch.manual_seed(0)
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        cache = KVCache(KVCachePool([torch.device("cpu")], is_evictable=True))
+        keys = torch.arange(600).view(1, 1, 600, 1).expand(1, 2, 600, SIZE) % 7 / 4
+        for n, end in ((0, 200), (190, 600)):
+            new = keys[:, :, n + 10 if n else 0 : end].to(dtype if n else torch.bfloat16)
+            cache.append(0, new, new)
+            cache.advance(new.shape[2])
+            cache.evict([(0, 1, 0), (11, cache.length, 7)], INV_FREQ)
+        found.append(read(cache, 0))
+    assert found[1][0].dtype == torch.bfloat16
+    for plain, other in zip(*found):
+        assert torch.equal(plain, other)
+
+
 def test_evicting_the_last_tokens_runs_no_operation():
     cache = KVCache(KVCachePool([torch.device("cpu")], is_evictable=True))
     keys = torch.randn(1, 2, 10, SIZE)
@@ -125,7 +163,6 @@ def test_an_eviction_takes_few_operations_and_reads_no_value_from_the_device(dty
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_eviction_does_not_synchronise_with_the_gpu():
     operations_of_an_eviction(torch.bfloat16, 4, 2000, 3, "cuda")
     torch.cuda.set_sync_debug_mode("error")

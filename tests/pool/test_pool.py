@@ -1,7 +1,9 @@
 """Many streams on one model: each gets the same words as alone, whatever the others do."""
 
 import contextlib
+import gc
 import threading
+import weakref
 
 import pytest
 from pooled import OPTIONS, assert_same, run_all, taken
@@ -190,6 +192,23 @@ def test_closing_comments_on_all_waiting_frames(n_frames, has_thread, frames, mo
     assert (len(pool), pool.stats.n_unsaid_frames) == (0, 0)
     with pytest.raises(PoolFullError, match="closed"):
         pool.join()
+
+
+@pytest.mark.parametrize("has_thread", [True, False])
+def test_a_closed_pool_frees_its_memory(has_thread, frames, model, processor):
+    """While it is still referred to, for example for its counts."""
+    pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
+    gc.disable()
+    try:
+        with pool.start() if has_thread else pool:
+            stream = pool.join(OPTIONS, max_new_tokens=1)
+            stream.push(frames[:6])
+            assert has_thread or pool.step() == 1
+            assert stream.take(30)
+            held = [weakref.ref(pool._memory), *map(weakref.ref, pool._memory.layers[0])]
+        assert [each() for each in held] == [None] * 3
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("has_thread", [True, False])

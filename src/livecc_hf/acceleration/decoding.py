@@ -56,8 +56,7 @@ class FixedDecoding:
         longest = max(cache.length for cache in caches) + n_steps
         memory.reserve_all(longest)
         step = memory.step
-        if step is None or step.layers is not memory.layers or step.model is not model:
-            step = memory.step = None  # frees its memory before the next one is captured
+        if step is None or step.model is not model:
             step = memory.step = DecodeStep(model, memory, self._capture)
         if not step.check() and len(caches) == 1:
             return None
@@ -74,7 +73,6 @@ class DecodeStep:
 
     Attributes:
         model: the model it belongs to.
-        layers: the pool's `layers` when it was made.
         graphed: the step as a function of the token ids and positions (n,) of the first n slots.
 
     Args:
@@ -86,12 +84,13 @@ class DecodeStep:
     @torch.inference_mode(False)  # it outlives the caller's mode
     def __init__(self, model: LiveCCForConditionalGeneration, memory: KVCachePool, capture: Capture | None = None):
         self.model = model
-        self._language_model, self._head = model.model.language_model, model.lm_head
         self._slots = _SplitSlots(memory, memory.capacity)
-        self.layers, self._capacity = memory.layers, memory.capacity
-        self._is_on_one_device = len({weight.device for weight in self._weights()}) == 1
+        self._run = _Pass(model, self._slots)
+        self._capacity = memory.capacity
+        weights = (weight for module in self._run.modules() for weight in module.parameters(recurse=False))
+        self._is_on_one_device = len({weight.device for weight in weights}) == 1
         self._is_replayed = False
-        self.graphed = CUDAGraphed(self._step, self._modules, self._slots.lengths, capture)
+        self.graphed = CUDAGraphed(self._run, self._run.modules, self._slots.lengths, capture)
         self._device = model.get_input_embeddings().weight.device
         self._chosen_slots: list[int] = []
         self._chosen = torch.zeros(0, dtype=torch.long, device=self._device)
@@ -109,7 +108,7 @@ class DecodeStep:
             lengths: number of tokens in each.
             longest: most tokens that one will hold.
         """
-        n_used = min(1 << max(slots).bit_length(), len(self.layers[0][0]))
+        n_used = min(1 << max(slots).bit_length(), len(self._slots.layers[0][0]))
         self._slots.begin(slots, lengths, self._capacity if self._is_replayed else longest, n_used)
         self._choose(slots)
 
@@ -130,15 +129,8 @@ class DecodeStep:
         if slots != self._chosen_slots:
             self._choose(slots)
         inputs = [self._in_slots(tensor) for tensor in (token_ids, positions)]
-        logits = self.graphed(*inputs) if self._is_replayed else self._step(*inputs)
+        logits = self.graphed(*inputs) if self._is_replayed else self._run(*inputs)
         return logits.index_select(0, self._chosen.to(logits.device))
-
-    def _modules(self) -> Iterator[nn.Module]:
-        yield from self._language_model.modules()
-        yield from self._head.modules()
-
-    def _weights(self) -> Iterator[torch.Tensor]:
-        return (weight for module in self._modules() for weight in module._parameters.values() if weight is not None)
 
     def _choose(self, slots: Sequence[int]) -> None:
         self._chosen_slots, self._chosen = list(slots), to_device(torch.tensor(slots), self._device)
@@ -147,10 +139,21 @@ class DecodeStep:
         """Scatter the streams' values (b,) to their slots, (n,)."""
         return values.new_zeros(self._slots.n_used).index_copy_(0, self._chosen, values)
 
-    def _step(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+
+class _Pass:
+    """The forward pass of a step, which its graphs refer to; it does not refer to the step (see `CUDAGraphed`)."""
+
+    def __init__(self, model: LiveCCForConditionalGeneration, slots: DecodeSlots):
+        self._language_model, self._head, self._slots = model.model.language_model, model.lm_head, slots
+
+    def __call__(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         logits = self._head(run(self._language_model, token_ids, positions.expand(3, -1), self._slots))
         self._slots.advance()
         return logits
+
+    def modules(self) -> Iterator[nn.Module]:
+        yield from self._language_model.modules()
+        yield from self._head.modules()
 
 
 class _SplitSlots(DecodeSlots):

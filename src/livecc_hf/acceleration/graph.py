@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 Function = Callable[..., torch.Tensor]
-# Takes a function, its input buffers, and tensors that it changes; returns a function that replays it, and the output
-# tensor, which each replay overwrites. Restores the changed tensors.
-Capture = Callable[[Function, Sequence[torch.Tensor], Sequence[torch.Tensor]], tuple[Callable[[], Any], torch.Tensor]]
+# Takes a function, its input buffers, tensors that it changes, and the memory of earlier graphs (`None` for the first);
+# returns the graph. Restores the changed tensors.
+Capture = Callable[[Function, Sequence[torch.Tensor], Sequence[torch.Tensor], Any], "Graph"]
 
 _CAPTURING = threading.Lock()  # one capture at a time in a process
 _are_disabled: ContextVar[bool] = ContextVar("graphs_are_disabled", default=False)
@@ -46,13 +47,15 @@ def graphs_disabled() -> Iterator[None]:
 class CUDAGraphed:
     """A function of tensors on one CUDA device that is captured at its first call, then replayed.
 
-    There is one graph for each combination of input shapes and dtypes. The function runs eagerly if a replay could be
-    wrong: inside :func:`graphs_disabled`; under autocast, whose cast weights live only as long as its context; if a
-    module has hooks (see :func:`replay_key`); and after a capture failed, with a warning.
+    There is one graph for each combination of input shapes and dtypes. They share the memory of what is neither input
+    nor output, so calls must not overlap. The function runs eagerly if a replay could be wrong: inside
+    :func:`graphs_disabled`; under autocast, whose cast weights live only as long as its context; if a module has hooks
+    (see :func:`replay_key`); and after a capture failed, with a warning.
 
     Args:
-        function: takes tensors and returns one. It must not wait for the device, nor depend on values.
-        modules: returns the modules that it calls.
+        function: takes tensors and returns one. It must not wait for the device, depend on values, or refer to this
+            object: in a cycle, graphs keep their memory until the garbage collector runs.
+        modules: returns the modules that it calls; must not refer to this object either.
         state: small tensors that it changes, except those where running it twice does no harm.
         capture: captures a graph; see `Capture`.
     """
@@ -103,8 +106,9 @@ class CUDAGraphed:
         graph = self._graphs.get(key)
         if graph is None:
             buffers = [tensor.clone() for tensor in inputs]
+            memory = next((graph.memory for graph in self._graphs.values()), None)
             try:
-                graph = self._graphs[key] = Graph(buffers, *self._capture(self._function, buffers, self._state))
+                graph = self._graphs[key] = self._capture(self._function, buffers, self._state, memory)
             except RuntimeError as error:
                 self._has_failed = True
                 self._graphs.clear()
@@ -125,12 +129,14 @@ class Graph:
     Attributes:
         inputs: its input buffers.
         replay: runs it.
-        output: its output tensor.
+        output: its output tensor, which each replay overwrites.
+        memory: the pool of its other tensors, which later graphs may share while it exists.
     """
 
-    inputs: list[torch.Tensor]
+    inputs: Sequence[torch.Tensor]
     replay: Callable[[], Any]
     output: torch.Tensor
+    memory: Any = None
 
 
 def replay_key(modules: Iterable[nn.Module]) -> Hashable | None:
@@ -140,8 +146,10 @@ def replay_key(modules: Iterable[nn.Module]) -> Hashable | None:
     adapters have scales and may be switched.
 
     Returns:
-        The key; `None` if a module has hooks or a replaced forward pass, which a replay would skip.
+        The key; `None` if a replay would skip something: hooks of a module or of all, or a replaced forward pass.
     """
+    if _has_any_global_hook():
+        return None
     key: list[Hashable] = []
     for module in modules:
         if has_hooks(module):
@@ -184,8 +192,8 @@ def _frozen(value: object) -> Hashable:
 
 
 def capture_graph(
-    function: Function, inputs: Sequence[torch.Tensor], state: Sequence[torch.Tensor]
-) -> tuple[Callable[[], None], torch.Tensor]:
+    function: Function, inputs: Sequence[torch.Tensor], state: Sequence[torch.Tensor], memory: Any = None
+) -> Graph:
     """Capture a call of a function on a CUDA device; see `Capture`."""
     before = [tensor.clone() for tensor in state]
     device = inputs[0].device
@@ -206,7 +214,7 @@ def capture_graph(
                 here.wait_stream(side)
                 graph = torch.cuda.CUDAGraph()
                 # thread_local: other threads may push frames or free memory during the capture.
-                with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph, memory, stream=side, capture_error_mode="thread_local"):
                     output = function(*inputs)
         finally:
             here.wait_stream(side)
@@ -216,7 +224,7 @@ def capture_graph(
         with torch.cuda.device(device):
             graph.replay()
 
-    return replay, output
+    return Graph(inputs, replay, output, graph.pool())
 
 
 @lru_cache

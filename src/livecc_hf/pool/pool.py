@@ -89,8 +89,7 @@ class CommentaryPool:
             model.packed_batch = SlotBatch
         self._model, self._processor = model, processor
         self._rounds = Rounds(model, self.end)
-        # All streams share a KV cache pool, so that a decode step is one operation per layer.
-        self._memory = new_kv_cache_pool(model, is_evictable=True, n_expected=max_streams)
+        self._free_memory()
         self._streams: dict[int, PooledStream] = {}
         self._n_joined = self._n_joining = 0
         self._changed = threading.Condition()  # guards the three above, and wakes the thread
@@ -286,6 +285,7 @@ class CommentaryPool:
         """End all streams; log and return the number of dropped frames."""
         streams = self.streams
         n_frames = sum(self.end(stream) for stream in streams)
+        self._free_memory()
         if n_frames:
             _log.warning(
                 "the pool was closed before %d frames (%.1f s of video) of %d streams had their words",
@@ -303,6 +303,10 @@ class CommentaryPool:
         n_unsaid = stream.close(error)
         self.stats.count(n_unsaid_frames=n_unsaid, n_failed=error is not None)
         return n_unsaid
+
+    def _free_memory(self) -> None:
+        # All streams share a KV cache pool, so that a decode step is one operation per layer.
+        self._memory = new_kv_cache_pool(self._model, is_evictable=True, n_expected=self.max_streams)
 
     def wake(self) -> None:
         """Wake the thread, because a stream may be ready."""
@@ -333,6 +337,8 @@ class CommentaryPool:
             for stream in self.streams:
                 self.end(stream, failure)
             raise
+        finally:
+            self._free_memory()
 
     def _run_rounds(self) -> None:
         while not self._is_closing or (self._is_draining and self._streams):
