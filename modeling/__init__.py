@@ -11,7 +11,10 @@ import contextlib
 import functools
 import importlib
 import sys
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,14 +55,14 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
 
 
@@ -92,7 +95,9 @@ class _Registration(MetaPathFinder):
     def __init__(self):
         self._n_importing = 0
 
-    def find_spec(self, fullname, path, target=None):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """Return the other finders' spec of transformers or a module of this package, with its import counted."""
         if fullname != "transformers" and not fullname.startswith(f"{__name__}."):
             return None
@@ -103,7 +108,7 @@ class _Registration(MetaPathFinder):
             loader.exec_module = functools.partial(self._run, loader.exec_module)
         return spec
 
-    def _run(self, exec_module, module) -> None:
+    def _run(self, exec_module: Callable[[ModuleType], None], module: ModuleType) -> None:
         self._n_importing += 1
         try:
             exec_module(module)

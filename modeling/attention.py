@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.backends.cuda import SDPAParams, can_use_flash_attention
@@ -19,6 +20,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from .kv_cache import KVCache
+
+if TYPE_CHECKING:
+    from . import interfaces  # this form keeps the file out of a model's folder
 
 _PREFIX = "stream_"
 
@@ -47,7 +51,16 @@ def use_stream_attention(language_model: PreTrainedModel) -> None:
 def _stream_attention(base: str) -> Callable:
     """Return an attention function for `AttentionInterface` that falls back to the one named `base`."""
 
-    def attend(module, query, key, value, attention_mask, scaling=None, stream_cache=None, **keywords):
+    def attend(
+        module: Any,  # an attention layer of any backbone
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        scaling: float | None = None,
+        stream_cache: interfaces.StreamCaches | None = None,
+        **keywords: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if stream_cache is None:
             function = AttentionInterface().get(base) or _eager_attention(type(module))
             return function(module, query, key, value, attention_mask, scaling=scaling, **keywords)
@@ -139,7 +152,16 @@ class PackedBatch:
         attended = scaled_dot_product_attention(query, keys, values, mask, scale=scale, enable_gqa=is_grouped)
         return attended.reshape(1, n_heads, n, size).transpose(1, 2)
 
-    def _attend_each(self, streams, attended, layer, query, key, value, scale) -> None:
+    def _attend_each(
+        self,
+        streams: Iterable[int],
+        attended: torch.Tensor,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+    ) -> None:
         """Write the results of some streams, by index, to their tokens in `attended`; see :meth:`attend`."""
         is_of_last = query.shape[2] == len(self.caches)
         for i in streams:
@@ -148,7 +170,9 @@ class PackedBatch:
             of_stream = query[:, :, asked], key[:, :, new], value[:, :, new]
             attended[:, asked] = self._attend_one(self.caches[i], layer, *of_stream, scale)
 
-    def _attend_one(self, cache, layer, query, key, value, scale):
+    def _attend_one(
+        self, cache: KVCache, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
         """Attend from the new tokens of one stream, or from the last of them."""
         _, n_heads, n, size = query.shape
         keys, values = cache.append(layer, key, value)
@@ -159,7 +183,7 @@ class PackedBatch:
         grouped = query.reshape(1, keys.shape[1], -1, size)
         return scaled_dot_product_attention(grouped, keys, values, scale=scale).view(1, 1, n_heads, size)
 
-    def _mask(self, n_new: int, n_all: int, like: torch.Tensor):
+    def _mask(self, n_new: int, n_all: int, like: torch.Tensor) -> torch.Tensor:
         """Return the causal mask of the newest tokens: on CUDA one that flash attention accepts, else a tensor."""
         # Not on AMD GPUs (also device "cuda"), where it may be aligned to the oldest keys instead of the newest.
         if like.device.type == "cuda" and torch.version.hip is None:
@@ -177,7 +201,11 @@ def _can_use_flash(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 
 
 def run(
-    module: PreTrainedModel, token_ids: torch.Tensor, positions: torch.Tensor, stream_cache, **inputs
+    module: PreTrainedModel,
+    token_ids: torch.Tensor,
+    positions: torch.Tensor,
+    stream_cache: interfaces.StreamCaches,
+    **inputs: torch.Tensor,
 ) -> torch.Tensor:
     """Run the backbone's own forward pass over a packed sequence.
 

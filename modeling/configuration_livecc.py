@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import transformers
 
 if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 17):
@@ -59,7 +62,7 @@ class LiveCCConfig(Qwen2VLConfig):
     position_scheme: str = "mrope"
     message_end_token_id: int | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any):
         check_backbone(self.backbone)
         if self.backbone != DEFAULT_BACKBONE:  # the base class is Qwen2-VL's config
             kwargs = self._take_from_backbone(kwargs)
@@ -100,7 +103,7 @@ class LiveCCConfig(Qwen2VLConfig):
             )
 
     @classmethod
-    def from_dict(cls, config_dict, **kwargs):
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> LiveCCConfig:
         """As `PreTrainedConfig.from_dict`, but also accept the config of a backbone's published checkpoint.
 
         Warns if a published Qwen2-VL config does not name a position scheme.
@@ -118,7 +121,7 @@ class LiveCCConfig(Qwen2VLConfig):
             )
         return super().from_dict(config_dict, **kwargs)
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save with an `auto_map` for every auto class; arguments as in `PreTrainedConfig.save_pretrained`."""
         # `register_for_auto_class` keeps one auto class, and a config loaded from the Hub has its repo in `auto_map`.
         self.auto_map = dict(AUTO_MAP)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .grammar import TURN_FRAMES
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 EXPECTED = "a torch.Tensor or NumPy array, uint8 (T, 3, H, W), or a list of PIL images"
 _ORIENTATION = 0x0112  # EXIF tag
@@ -53,7 +56,7 @@ def gray_frames(n_frames: int, frame_px: tuple[int, int]) -> torch.Tensor:
     return torch.full((n_frames, 3, *frame_px), 128, dtype=torch.uint8)
 
 
-def rgb_picture(picture):
+def rgb_picture(picture: Picture) -> Picture:
     """Return a PIL image as upright RGB: EXIF orientation applied, on a white background, 16-bit gray scaled to 8.
 
     Args:
@@ -65,11 +68,12 @@ def rgb_picture(picture):
     from PIL import Image
 
     # Not ImageOps.exif_transpose: it also rewrites the EXIF data, and raises if that is damaged.
-    flip = _UPRIGHT.get(picture.getexif().get(_ORIENTATION))
-    picture = picture.copy() if flip is None else picture.transpose(flip)
+    flip = _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
+    picture = picture.copy() if flip is None else picture.transpose(Image.Transpose(flip))
     if picture.mode in _DEEP_MODES:
         picture = picture.convert("I")  # not to "L" at once: Pillow clips at 255
-        low, high = picture.getextrema()
+        extrema: Any = picture.getextrema()
+        low, high = extrema
         if low < 0 or high > _MAX_16_BIT:
             raise ValueError(
                 f"a gray picture has values from {low} to {high}: expected 8 or 16 bits a pixel, 0 to {_MAX_16_BIT}"
@@ -88,7 +92,7 @@ def rgb_picture(picture):
     return seen
 
 
-def picture_tensor(picture) -> torch.Tensor:
+def picture_tensor(picture: Picture) -> torch.Tensor:
     """Return a PIL image as uint8 (3, H, W); see :func:`rgb_picture`."""
     from torchvision.transforms.functional import pil_to_tensor
 

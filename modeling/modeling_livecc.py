@@ -7,6 +7,8 @@ use, that also inherits from the backbone's stock class.
 from __future__ import annotations
 
 import copy
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
 )
+from transformers.utils import ModelOutput
 
 from .backbones import BACKBONES, find_backbone
 from .positions import PositionState, extend_positions
@@ -41,7 +44,7 @@ class LiveCCModel(PreTrainedModel):
 
     config_class = LiveCCConfig
 
-    def forward(self, *args, kept_positions: torch.BoolTensor | None = None, **kwargs):
+    def forward(self, *args: Any, kept_positions: torch.BoolTensor | None = None, **kwargs: Any) -> ModelOutput:
         """As the backbone's forward.
 
         Args:
@@ -71,7 +74,7 @@ class LiveCCModel(PreTrainedModel):
         video_grid_thw: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         second_per_grid_ts: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the rotary positions of a batch in the config's scheme.
 
@@ -107,7 +110,12 @@ class LiveCCModel(PreTrainedModel):
         return positions.to(device), torch.tensor(deltas, device=device)
 
 
-def vision_blocks(config: LiveCCConfig, image_grids, video_grids, patches_s=None) -> dict[int, list[list]]:
+def vision_blocks(
+    config: LiveCCConfig,
+    image_grids: torch.Tensor | None,
+    video_grids: torch.Tensor | None,
+    patches_s: Sequence[float] | torch.Tensor | None = None,
+) -> dict[int, list[list]]:
     """Return the vision blocks of a batch in order, for `rotary_positions`.
 
     Args:
@@ -201,7 +209,7 @@ class LiveCCForConditionalGeneration(StreamingMixin, PreTrainedModel, Generation
 
     config_class = LiveCCConfig
 
-    def __new__(cls, config: LiveCCConfig | None = None, *args, **kwargs):
+    def __new__(cls, config: LiveCCConfig | None = None, *args: Any, **kwargs: Any):
         """Create an instance of the subclass for `config.backbone`; of `cls` itself without a config (copy, pickle)."""
         if cls is LiveCCForConditionalGeneration and config is not None:
             return super().__new__(model_class(config.backbone))
@@ -217,7 +225,7 @@ class LiveCCForConditionalGeneration(StreamingMixin, PreTrainedModel, Generation
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
-    def enable_input_require_grads(self):
+    def enable_input_require_grads(self) -> None:
         """As `PreTrainedModel.enable_input_require_grads`, but not for a frozen vision tower.
 
         Gradient checkpointing calls this; a frozen tower would then be recomputed and differentiated for nothing.
@@ -231,8 +239,13 @@ class LiveCCForConditionalGeneration(StreamingMixin, PreTrainedModel, Generation
                 hook.remove()
 
     def save_pretrained(
-        self, save_directory, *args, save_original_format: bool = False, push_to_hub: bool = False, **kwargs
-    ):
+        self,
+        save_directory: str | os.PathLike,
+        *args: Any,
+        save_original_format: bool = False,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """As `PreTrainedModel.save_pretrained`, with the key layout of the modules.
 
         With `save_original_format=True` the keys get the backbone's published layout; `Trainer` would drop every

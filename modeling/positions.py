@@ -120,7 +120,13 @@ def _text_positions(n_tokens: int, state: PositionState) -> torch.Tensor:
     return torch.arange(first, state.next_position).expand(3, -1)
 
 
-def _extend_3d(types, blocks_of_vision, state, ends, merge_size):
+def _extend_3d(
+    types: list[int],
+    blocks_of_vision: Sequence[tuple[tuple[int, ...], int, float]],
+    state: PositionState,
+    ends: list[bool] | None,
+    merge_size: int,
+) -> torch.Tensor:
     """Return positions run by run, with vision in 3-D; see :func:`extend_positions`."""
     blocks = []
     remaining = iter(blocks_of_vision)

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from .configuration_livecc import LiveCCConfig  # first: checks transformers' version # isort: skip
-from transformers import Qwen2VLProcessor
-from transformers.image_utils import SizeDict
+from transformers import BaseImageProcessor, BatchFeature, PreTrainedTokenizerBase, Qwen2VLProcessor
+from transformers.image_utils import ImageInput, SizeDict
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoInput
 
 from .backbones import BACKBONES, Backbone, backbone_of_patches, check_backbone, find_backbone
 from .frames import is_picture, rgb_picture
@@ -68,14 +70,14 @@ class StreamingProcessor(Qwen2VLProcessor):
 
     def __init__(
         self,
-        image_processor=None,
-        tokenizer=None,
-        video_processor=None,
-        chat_template=None,
+        image_processor: BaseImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        video_processor: BaseVideoProcessor | None = None,
+        chat_template: str | None = None,
         default_query: str = DEFAULT_QUERY,
         backbone: str | None = None,
         grammar: str = LIVECC.name,
-        **kwargs,
+        **kwargs: Any,
     ):
         if video_processor is not None and not hasattr(video_processor, "cut"):
             video_processor = _as_livecc(video_processor)
@@ -109,7 +111,9 @@ class StreamingProcessor(Qwen2VLProcessor):
                 )
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
+    ) -> StreamingProcessor:
         """As `ProcessorMixin.from_pretrained`, but pixel limits saved for still images do not apply to videos.
 
         Older checkpoints have only `preprocessor_config.json`, whose 12.8 megapixel limit is meant for images. `size`,
@@ -149,7 +153,14 @@ class StreamingProcessor(Qwen2VLProcessor):
             self.backbone = backbone
             self._check_backbone()
 
-    def __call__(self, images=None, text=None, videos=None, *args, **kwargs):
+    def __call__(
+        self,
+        images: ImageInput | None = None,
+        text: str | list[str | list[str]] | None = None,
+        videos: VideoInput | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> BatchFeature:
         """As `Qwen2VLProcessor.__call__`, with LiveCC's readers of videos and images.
 
         Video files are read as in `LiveCCVideoProcessor.preprocess`. Images are turned upright, put on a white
@@ -179,7 +190,7 @@ class StreamingProcessor(Qwen2VLProcessor):
         """Default keywords of the video processor's call."""
         return {"return_metadata": True} if self.find_backbone().needs_video_metadata else {}
 
-    def _process_videos(self, videos, **kwargs):
+    def _process_videos(self, videos: VideoInput, **kwargs: Any) -> tuple[BatchFeature, list[str]]:
         """As the base class, plus the time inputs of the backbone."""
         processed, replacements = super()._process_videos(videos, **kwargs)
         grids, metadata = processed["video_grid_thw"], processed.get("video_metadata") or []
@@ -188,7 +199,7 @@ class StreamingProcessor(Qwen2VLProcessor):
         processed.update(self.find_backbone().video_inputs(patches_s))
         return processed, replacements
 
-    def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
+    def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs: Any) -> str:
         """Return the text that replaces a video's placeholder; see `Backbone.video_text`."""
         grid = video_inputs["video_grid_thw"][video_idx].tolist()
         metadata = video_inputs.get("video_metadata")
@@ -345,7 +356,7 @@ def _as_rgb(media: Any, are_images: bool) -> Any:
     return media
 
 
-def _as_livecc(video_processor) -> LiveCCVideoProcessor:
+def _as_livecc(video_processor: BaseVideoProcessor) -> LiveCCVideoProcessor:
     """Convert a backbone's video processor to a `LiveCCVideoProcessor` with the same settings."""
     settings = video_processor.to_dict()
     if counts_whole_videos(settings | {"video_processor_type": type(video_processor).__name__}):

@@ -5,11 +5,12 @@ Streams with equal settings are sampled in one batch, each with its own context 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
 from transformers import (
+    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
@@ -57,7 +58,13 @@ class Sampler:
         ValueError: if `silence_threshold` is set and `continuation_id` is `None`.
     """
 
-    def __init__(self, options: StreamOptions, generation_config, end_ids, continuation_id):
+    def __init__(
+        self,
+        options: StreamOptions,
+        generation_config: GenerationConfig | None,
+        end_ids: Iterable[int],
+        continuation_id: int | None,
+    ):
         values: dict[str, Any] = {}
         for name, live_default in LIVE_DEFAULTS.items():
             candidates = (getattr(options, name), getattr(generation_config, name, None), live_default)
@@ -106,7 +113,7 @@ class Sampler:
             self._generator.set_state(snapshot)
 
 
-def _processor_key(processor) -> Hashable:
+def _processor_key(processor: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Hashable:
     if isinstance(processor, LogitsProcessor):
         return type(processor), repr(sorted(vars(processor).items()))
     return id(processor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 LIVE_DEFAULTS = {  # of LiveCC's live demo
     "do_sample": True,
@@ -17,7 +18,9 @@ LIVE_MAX_PIXELS = 384 * 28 * 28
 WINDOWS = ("sliding", "reprefill", "none")
 
 
-def _option(default, help: str, *, by_client: bool | tuple[float, float] = False, in_commands: bool = True, **limits):
+def _option(
+    default: Any, help: str, *, by_client: bool | tuple[float, float] = False, in_commands: bool = True, **limits: Any
+) -> Any:
     """Declare an option; command-line arguments, server messages and documentation are generated from it.
 
     Args:
@@ -105,7 +108,14 @@ def option_type(option: dataclasses.Field) -> type:
     return {"bool": bool, "int": int, "float": float, "str": str}[option.type.removesuffix(" | None")]
 
 
-def check_number(name, value, above=None, from_=None, up_to=None, kind=(int, float)) -> None:
+def check_number(
+    name: str,
+    value: Any,
+    above: float | None = None,
+    from_: float | None = None,
+    up_to: float | None = None,
+    kind: type | tuple[type, ...] = (int, float),
+) -> None:
     """Raise `ValueError` if an option's value is not a number of this kind and range."""
     wanted = [f"above {above}"] if above is not None else []
     wanted += [f"at least {from_}"] if from_ is not None else []

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import torch
@@ -22,6 +22,9 @@ from .grammar import FRAMES_PER_SECOND, MAX_FRAMES
 from .stream_options import check_number
 from .video_file import WEB_PREFIXES, VideoTimes, local_file, read_times
 from .video_sampling import SampledFrame, exact_number, iter_frames
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 _FETCH_TIMEOUT_S = 30.0
 
@@ -192,7 +195,7 @@ def load_pictures(paths: Sequence[str], video_processor: Any, options: LoadOptio
     return LoadedVideo(torch.stack(frames), [n / fps for n in range(len(frames))])
 
 
-def read_picture(path: str | os.PathLike):
+def read_picture(path: str | os.PathLike) -> Picture:
     """Return a picture file, or a `file://` URL, as a PIL image in its own mode; :func:`rgb_picture` makes it RGB.
 
     Raises:

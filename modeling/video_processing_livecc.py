@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from .configuration_livecc import LiveCCConfig  # noqa: F401, checks transformers' version first # isort: skip
-from transformers import Qwen2VLVideoProcessor
+from transformers import BatchFeature, Qwen2VLVideoProcessor
 from transformers.image_utils import SizeDict
-from transformers.video_utils import make_batched_videos
+from transformers.video_utils import VideoInput, make_batched_videos
 
 from .backbone import Backbone
 from .backbones import backbone_of_patches, find_backbone
@@ -142,7 +143,7 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         size = resize_limits(self, min_pixels, max_pixels)
         return self.resize(frames[None], size=size, resample=self.resample, factor=self.factor)[0]
 
-    def preprocess(self, videos, **kwargs):
+    def preprocess(self, videos: VideoInput, **kwargs: Any) -> BatchFeature:
         """As the base class, but read files with `load_file`: 2 frames per second, within a clip's token budget.
 
         The base class needs torchcodec for files, and takes all of their frames.
@@ -176,7 +177,7 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         resize_limits(self, given["min_pixels"], given["max_pixels"])
         return LoadOptions(do_resize=self.do_resize if do_resize is None else do_resize, **given)
 
-    def _load(self, video, options: LoadOptions) -> LoadedVideo:
+    def _load(self, video: Any, options: LoadOptions) -> LoadedVideo:
         if isinstance(video, str):
             return self.load_file(video, self, options)
         if _is_file(video):
@@ -186,7 +187,7 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         resized = self.resized(frames, options.min_pixels, options.max_pixels, options.do_resize)
         return LoadedVideo(resized, [n / (options.fps or FRAMES_PER_SECOND) for n in range(len(frames))])
 
-    def _preprocess(self, videos, **kwargs):
+    def _preprocess(self, videos: Sequence[torch.Tensor], **kwargs: Any) -> BatchFeature:
         """As the base class, with a clear error if `do_resize=False` and a frame cannot be cut into patches."""
         for frames in () if kwargs.get("do_resize", True) else videos:
             self.check_unresized(frames)
@@ -248,7 +249,7 @@ def counts_whole_videos(settings: dict) -> bool:
     return find_backbone(backbone_of_patches(settings["patch_size"])).limits_whole_videos
 
 
-def _is_file(video) -> bool:
+def _is_file(video: object) -> bool:
     """Return whether a video is a path, or a list of image paths."""
     if isinstance(video, list | tuple):
         return bool(video) and all(isinstance(item, str) for item in video)
