@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -10,6 +11,20 @@ from livecc_hf.captions.cleaning import flat_lines, spread_lines
 from livecc_hf.captions.words import timed_arrays
 
 Line = Sequence[tuple[float, str]]  # (start_s, word)
+
+LINES_SAID = [
+    [(0.5, "hello"), (1.0, "everyone"), (1.4, "and")],
+    [(2.6, "welcome"), (3.0, "to"), (3.2, "the"), (3.5, "match")],
+    [(9.0, "goal!")],
+    [(11.0, "what"), (11.25, "a"), (11.3, "goal!")],
+]
+SAID = [word for line in LINES_SAID for _, word in line]
+
+
+def write(folder: Path, name: str, text: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
 
 
 def clock(time_s: float, mark: str = ".") -> str:

@@ -1,17 +1,9 @@
 """Conversations about images and videos are encoded as samples."""
 
-import base64
-import functools
-import http.server
-import io
-import threading
-
-import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from media import number_of, write_audio, write_video
+from chats import OPTIONS, SMALL, chat, decoded, encoded
+from media import write_audio
 from PIL import Image
 
 from livecc_hf.data.formats.chat import Conversation, parse_chat
@@ -20,51 +12,10 @@ from livecc_hf.data.samples.sample import IGNORE_INDEX, EncodeOptions
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.modeling.grammar import frame_pixel_budget
 
-OPTIONS = EncodeOptions()
-SMALL = EncodeOptions(min_pixels=28 * 28, max_pixels=4 * 28 * 28)
-
-
-def picture(width_px=120, height_px=80, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height_px, width_px, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def chat(*parts, answer="A red ball rests."):
-    parts = [{"text": part} if isinstance(part, str) else part for part in parts]
-    return parse_chat([{"role": "user", "content": parts}, {"role": "assistant", "content": answer}], "x:1")
-
-
-@pytest.fixture
-def media(tmp_path):
-    picture(120, 80, 0).save(tmp_path / "a.png")
-    picture(90, 200, 1).save(tmp_path / "b.jpg")
-    write_video(tmp_path / "v.mp4", n_frames=40, fps=10, size_px=(96, 64))
-    return tmp_path
-
 
 def supervised(sample):
     labels = sample.model_inputs["labels"]
     return labels[labels != IGNORE_INDEX]
-
-
-def encoded(conversation, processor, options=OPTIONS, root=None):
-    """Encode a conversation, and check what holds for every sample."""
-    sample = encode_chat(conversation, processor, options, root)
-    inputs = sample.model_inputs
-    assert count_chat_tokens(conversation, processor, options, root) == sample.n_tokens
-    shapes = {len(inputs[name]) for name in ("input_ids", "labels", "mm_token_type_ids")}
-    assert shapes == {sample.n_tokens}
-    at = inputs["labels"] != IGNORE_INDEX
-    assert torch.equal(inputs["labels"][at], inputs["input_ids"][at])
-    assert not inputs["mm_token_type_ids"][at].any()
-    for kind, pixels, grid in ((1, "pixel_values", "image_grid_thw"), (2, "pixel_values_videos", "video_grid_thw")):
-        n_tokens = int((inputs["mm_token_type_ids"] == kind).sum())
-        assert (grid in inputs) == (pixels in inputs) == (n_tokens > 0)
-        if n_tokens:
-            assert inputs[pixels].dtype == torch.float32
-            assert inputs[pixels].shape == (n_tokens * 4, 1176)
-            assert inputs[grid].prod(1).sum() == n_tokens * 4
-    return sample
 
 
 def test_only_answers_are_supervised(processor):
@@ -119,198 +70,6 @@ def test_the_sample_is_what_processor_and_qwen_vl_utils_make(processor, media):
         assert torch.equal(sample.model_inputs[name], expected[name]), name
 
 
-def decoded(path, n_frames=8):
-    """Return evenly spaced frames from 0 to 39 of a file with 10 frames a second."""
-    from livecc_hf.video.reader import iter_frames
-
-    return torch.stack([item.frame for item in iter_frames(path, fps=(n_frames - 1) / 3.9)])
-
-
-def test_frames_span_the_whole_video(media):
-    numbers = [number_of(frame) for frame in decoded(media / "v.mp4")]
-    assert numbers[0] == 0
-    assert numbers[-1] >= 38
-
-
-@pytest.mark.parametrize(
-    ("keys", "options", "n_frames"),
-    [
-        ({}, OPTIONS, 8),
-        ({"fps": 1}, OPTIONS, 4),
-        ({"fps": 0.25}, OPTIONS, 4),
-        ({"fps": 0.25, "min_frames": 2}, OPTIONS, 2),
-        ({"nframes": 6}, OPTIONS, 6),
-        ({"nframes": 99}, OPTIONS, 40),
-        ({"fps": 100}, OPTIONS, 40),
-        ({"max_frames": 6}, OPTIONS, 6),
-        ({}, EncodeOptions(max_frames=4), 4),
-        ({"max_frames": 6}, EncodeOptions(max_frames=4), 4),
-        ({"video_start": 1.0, "video_end": 3.0}, OPTIONS, 4),
-        ({"video_start": 0, "video_end": 100}, OPTIONS, 8),
-        ({"video_start": 3.9}, OPTIONS, 2),
-    ],
-)
-def test_the_number_of_frames(processor, media, keys, options, n_frames):
-    conversation = chat({"video": "v.mp4", **keys}, "What?")
-    grid = encoded(conversation, processor, options, media).model_inputs["video_grid_thw"]
-    assert grid.tolist() == [[n_frames // 2, 18, 26]]
-
-
-@pytest.mark.parametrize("name", ["v.mkv", "v.ts", "v.avi"])
-@pytest.mark.parametrize("keys", [{}, {"video_start": 0.5, "video_end": 2.25}])
-def test_counts_hold_for_other_containers(processor, tmp_path, name, keys):
-    write_video(tmp_path / name, n_frames=33, fps=12, codec="mpeg4", clock=12)
-    conversation = chat({"video": name, **keys}, "What?")
-    counted = count_chat_tokens(conversation, processor, OPTIONS, tmp_path)
-    assert counted >= encode_chat(conversation, processor, OPTIONS, tmp_path).n_tokens > 100
-
-
-def test_counts_are_never_too_low_where_the_picture_ends_before_the_sound(processor, tmp_path):
-    write_video(tmp_path / "v.mkv", n_frames=10, fps=10, audio_s=6.0)
-    conversation = chat({"video": "v.mkv"}, "What?")
-    sample = encode_chat(conversation, processor, OPTIONS, tmp_path)
-    assert count_chat_tokens(conversation, processor, OPTIONS, tmp_path) >= sample.n_tokens
-    grid = sample.model_inputs["video_grid_thw"]
-    assert (sample.model_inputs["mm_token_type_ids"] == 2).sum() * 4 == grid.prod()
-
-
-def test_a_rotated_video_is_counted_and_upright(processor, tmp_path):
-    write_video(tmp_path / "v.mp4", n_frames=10, size_px=(320, 96), rotation_deg=90)
-    grid = encoded(chat({"video": "v.mp4"}, "What?"), processor, root=tmp_path).model_inputs["video_grid_thw"]
-    assert grid[0, 1] > grid[0, 2]
-
-
-def test_pixel_limits_of_options_win_over_the_part(processor, media):
-    part = {"video": "v.mp4", "max_pixels": 120 * 28 * 28}
-    rows = {}
-    for name, options in (("part", OPTIONS), ("options", SMALL)):
-        grid = encoded(chat(part, "What?"), processor, options, media).model_inputs["video_grid_thw"]
-        rows[name] = int(grid[0, 1:].prod()) // 4
-    assert 100 <= rows["part"] <= 120
-    assert rows["options"] <= 4
-
-
-def test_videos_as_pictures_are_all_the_same_video(processor, tmp_path):
-    frames = [picture(96, 64, seed) for seed in range(5)]
-    (tmp_path / "frames").mkdir()
-    joined, ends = b"", []
-    for i, frame in enumerate(frames):
-        frame.save(tmp_path / f"frames/{i:03}.png")
-        file = io.BytesIO()
-        frame.save(file, "png")
-        joined += file.getvalue()
-        ends.append(len(joined))
-    (tmp_path / "frames.bin").write_bytes(joined)
-    paths = [f"frames/{i:03}.png" for i in range(5)]
-    encoded_frames = [base64.b64encode((tmp_path / path).read_bytes()).decode() for path in paths]
-    urls = [f"data:image/png;base64,{frame}" for frame in encoded_frames]
-    videos = [{"video": "frames"}, {"video": "frames.bin", "pos": ends}]
-    videos += [{"video": pictures} for pictures in (paths, frames, urls)]
-    samples = [encoded(chat(video, "What?"), processor, root=tmp_path).model_inputs for video in videos]
-    assert samples[0]["video_grid_thw"][0, 0] == 3  # five frames, the last one twice
-    for sample in samples[1:]:
-        assert torch.equal(sample["pixel_values_videos"], samples[0]["pixel_values_videos"])
-    few = encoded(chat(videos[0], "What?"), processor, EncodeOptions(max_frames=2), tmp_path).model_inputs
-    assert few["video_grid_thw"][0, 0] == 1
-    for least in ({"nframes": 0.5}, {"max_frames": 0.5}):
-        one = encoded(chat(videos[0] | least, "What?"), processor, root=tmp_path).model_inputs
-        assert one["video_grid_thw"][0, 0] == 1
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(width_px=st.integers(1, 900), height_px=st.integers(1, 900), most=st.integers(4, 40))
-def test_images_are_counted_exactly(processor, tiny_processor, width_px, height_px, most):
-    image = {"image": Image.new("RGB", (width_px, height_px)), "max_pixels": most * 28 * 28}
-    for each in (processor, tiny_processor):
-        part = image if each is processor else {"image": image["image"]}
-        try:
-            encoded(chat(part, "What?"), each)
-        except UnusableSample as error:
-            assert error.reason == "unreadable_media"
-            assert max(width_px, height_px) > 3 * min(width_px, height_px)
-
-
-@pytest.mark.parametrize("size_px", [(140, 84), (300, 20), (33, 500)])
-def test_images_have_the_same_size_as_at_inference(tiny_processor, size_px):
-    """With livecc-tiny's limits, many images would become larger if they were resized twice."""
-    image = picture(*size_px)
-    asked = tiny_processor.image_processor(images=[image], return_tensors="pt")
-    sample = encoded(chat({"image": image}, "What?"), tiny_processor)
-    assert torch.equal(sample.model_inputs["image_grid_thw"], asked["image_grid_thw"])
-    # qwen-vl-utils, with which LiveCC was trained, resizes with another implementation of the same filter.
-    assert (sample.model_inputs["pixel_values"] - asked["pixel_values"]).abs().mean() < 0.02
-
-
-def shown_brightness(sample, processor, kind):
-    values = sample.model_inputs["pixel_values_videos" if kind == "video" else "pixel_values"]
-    config = processor.video_processor if kind == "video" else processor.image_processor
-    mean, std = (torch.tensor(value)[None, :, None] for value in (config.image_mean, config.image_std))
-    return float((values.view(len(values), 3, -1) * std + mean).mean()) * 255
-
-
-@pytest.mark.parametrize("kind", ["image", "video"])
-def test_pictures_of_16_bits_keep_their_brightness(processor, tmp_path, kind):
-    gray = np.asarray(picture().convert("L")).astype(np.uint16)
-    (tmp_path / "f").mkdir()
-    for number in range(4):
-        Image.fromarray(gray * 257).save(tmp_path / "f" / f"{number}.png")
-    part = {"image": "f/0.png"} if kind == "image" else {"video": "f"}
-    sample = encoded(chat(part, "What?"), processor, root=tmp_path)
-    assert shown_brightness(sample, processor, kind) == pytest.approx(gray.mean(), abs=1)
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_images_are_upright(processor, tmp_path, suffix):
-    exif = Image.Exif()
-    exif[0x0112] = 8  # turn by 90 degrees counter-clockwise
-    picture(120, 60).save(tmp_path / f"a.{suffix}", exif=exif)
-    sample = encoded(chat({"image": f"a.{suffix}"}, "What?"), processor, root=tmp_path)
-    upright = processor.image_processor(images=[picture(120, 60).rotate(90, expand=True)], return_tensors="pt")
-    assert torch.equal(sample.model_inputs["image_grid_thw"], upright["image_grid_thw"])
-    assert sample.model_inputs["image_grid_thw"][0, 1] > sample.model_inputs["image_grid_thw"][0, 2]
-
-
-def test_images_in_every_form_are_the_same_image(processor, media):
-    content = (media / "a.png").read_bytes()
-    url = "data:image/png;base64," + base64.b64encode(content).decode()
-    forms = ["a.png", f"file://{media / 'a.png'}", picture(), content, {"bytes": content, "path": None}, url]
-    forms.append({"bytes": None, "path": "a.png"})
-    samples = [encoded(chat({"image": form}, "What?"), processor, root=media).model_inputs for form in forms]
-    for sample in samples[1:]:
-        assert torch.equal(sample["pixel_values"], samples[0]["pixel_values"])
-
-
-def test_images_and_listed_frames_on_the_web(processor, media):
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(media))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        named = (None, ["127.0.0.1"])
-        sample = encode_chat(chat({"image": f"{url}/a.png"}, "What?"), processor, OPTIONS, *named)
-        frames = encode_chat(chat({"video": [f"{url}/a.png", "a.png"]}, "What?"), processor, OPTIONS, media, named[1])
-        refused = []
-        for name, allowed in (
-            ("none.png", named),
-            ("a.png", (None, True)),
-            ("a.png", ()),
-            ("a.png", (None, ["x.org"])),
-        ):
-            for read in (encode_chat, count_chat_tokens):
-                with pytest.raises(UnusableSample) as caught:
-                    read(chat({"image": f"{url}/{name}"}, "What?"), processor, OPTIONS, *allowed)
-                refused.append((caught.value.reason, str(caught.value)))
-        server.shutdown()
-    local = encoded(chat({"image": "a.png"}, "What?"), processor, root=media)
-    assert torch.equal(sample.model_inputs["pixel_values"], local.model_inputs["pixel_values"])
-    listed = encoded(chat({"video": ["a.png", "a.png"]}, "What?"), processor, root=media)
-    assert torch.equal(frames.model_inputs["pixel_values_videos"], listed.model_inputs["pixel_values_videos"])
-    assert {reason for reason, _ in refused} == {"missing_file"}
-    for (_, told), expected in zip(
-        refused[::2], ("404", "not a public address", "allow_urls: true", "not among"), strict=True
-    ):
-        assert expected in told
-
-
 def test_media_stay_in_the_media_root(processor, media):
     (media / "root").mkdir()
     for part in (
@@ -326,12 +85,6 @@ def test_media_stay_in_the_media_root(processor, media):
         with pytest.raises(UnusableSample, match="leads out of .*root: set media_root") as caught:
             encode_chat(chat(part, "What?"), processor, OPTIONS, media / "root")
         assert caught.value.reason == "malformed"
-
-
-@pytest.mark.parametrize("asked", [{"resized_height": 100, "resized_width": 60}, {"max_pixels": 6 * 28 * 28}])
-def test_an_image_part_may_ask_for_a_size(processor, media, asked):
-    sample = encoded(chat({"image": "b.jpg", **asked}, "What?"), processor, root=media)
-    assert (sample.model_inputs["mm_token_type_ids"] == 1).sum() <= 8
 
 
 @pytest.mark.parametrize(
@@ -403,23 +156,6 @@ def test_unusable_conversations_say_why(processor, media, part, reason, message)
         with pytest.raises(UnusableSample, match=message) as caught:
             use(chat("Hi ", part), processor, OPTIONS, media)
         assert caught.value.reason == reason
-
-
-def test_damage_behind_the_header_is_found_when_decoding(processor, media):
-    content = (media / "b.jpg").read_bytes()
-    (media / "cut.jpg").write_bytes(content[: len(content) // 2])
-    conversation = chat({"image": "cut.jpg"}, "What?")
-    assert count_chat_tokens(conversation, processor, OPTIONS, media) > 10
-    with pytest.raises(UnusableSample, match="truncated") as caught:
-        encode_chat(conversation, processor, OPTIONS, media)
-    assert caught.value.reason == "unreadable_media"
-
-
-def test_a_clip_that_begins_after_the_picture_has_no_frames(processor, tmp_path):
-    write_video(tmp_path / "v.mkv", n_frames=10, fps=10, audio_s=6.0)
-    with pytest.raises(UnusableSample, match=r"runs from 0 to 1 s: no frame lies between") as caught:
-        encode_chat(chat({"video": "v.mkv", "video_start": 3}, "What?"), processor, OPTIONS, tmp_path)
-    assert caught.value.reason == "no_frames"
 
 
 def test_a_conversation_over_the_token_limit_is_not_cut(processor, media):

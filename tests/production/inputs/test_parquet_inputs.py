@@ -2,13 +2,14 @@
 
 import json
 import struct
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from livecc_hf.production.inputs.videos import open_input
-from livecc_hf.production.schemas import VIDEO_SCHEMA
+from livecc_hf.production.schemas import CLIP_SCHEMA, VIDEO_SCHEMA
 
 
 def read_all(source):
@@ -118,3 +119,67 @@ def test_a_file_with_damaged_rows_is_named(tmp_path):
     source = open_input(path)
     with pytest.raises(ValueError, match=r"m\.parquet is damaged: "):
         source.read(next(source.units()))
+
+
+@pytest.mark.parametrize("row_group_size", [4, 1000])
+def test_parquet_is_read_like_the_same_manifest(tmp_path, row_group_size):
+    rows = [
+        {"id": f"v{i}", "video": f"{i}.mp4", "words": [{"start_s": i, "end_s": i + 0.5, "word": "w"}], "width_px": 640}
+        for i in range(11)
+    ]
+    rows[4]["video"] = None
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet", row_group_size=row_group_size)
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    from_parquet, from_json = (open_input(tmp_path / name, unit_videos=3) for name in ("m.parquet", "m.jsonl"))
+    assert read_all(from_parquet)[0] == read_all(from_json)[0]
+    [dropped] = read_all(from_parquet)[1]
+    assert (dropped["reason"], dropped["detail"][:20]) == ("no_video", "row 4 of m.parquet: ")
+    units = list(from_parquet.units())
+    backwards = [from_parquet.read(unit)[0]["id"].to_pylist() for unit in units[::-1]]
+    assert backwards == [["v9", "v10"], ["v6", "v7", "v8"], ["v3", "v5"], ["v0", "v1", "v2"]]
+
+
+@pytest.mark.parametrize(("unit_videos", "limit"), [(1, None), (4, None), (4, 6), (5, 11), (100, None), (3, 100)])
+def test_units_of_parquet_files_hold_each_row_once(tmp_path, unit_videos, limit):
+    sizes, rows = [3, 0, 1, 7, 0], []
+    for number, size in enumerate(sizes):
+        names = [f"{number}-{row}.mp4" for row in range(size)]
+        rows += names
+        pq.write_table(pa.table({"video": pa.array(names, pa.string())}), tmp_path / f"{number}.parquet")
+    source = open_input(tmp_path, unit_videos=unit_videos, limit=limit)
+    units = list(source.units())
+    found = [Path(name).name for unit in units for name in source.read(unit)[0]["video"].to_pylist()]
+    assert found == rows[:limit]
+    assert [unit.number for unit in units] == list(range(len(units)))
+    assert all(unit.items == unit_videos for unit in units[:-1]) and 0 < units[-1].items <= unit_videos
+
+
+def test_parquet_of_clips_goes_on_with_clips(tmp_path):
+    clip = {"id": "v#0", "video": "/v.mp4", "start_s": 0.0, "end_s": 1.0, "previous": "", "title": "t"}
+    pq.write_table(pa.Table.from_pylist([clip]), tmp_path / "clips.parquet")
+    source = open_input(tmp_path / "clips.parquet")
+    rows, _ = source.read(next(source.units()))
+    assert rows.schema.equals(CLIP_SCHEMA)
+    assert rows["end_s"].to_pylist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pa.array([[{"word": "hi", "end": 2.0, "start": 1.5}]] * 4),
+        pa.array([[["1.5", "2.0", "hi"]]] * 4),
+    ],
+    ids=["other order", "lists"],
+)
+def test_clips_keep_their_times_whatever_type_their_words_have(tmp_path, words):
+    columns = {"id": [f"v#{i}" for i in range(4)], "video": ["/v.mp4"] * 4, "words": words, "previous": ["so"] * 4}
+    columns |= {"start_s": [1.0, 1.0, None, 3.0], "end_s": [2.0, 2.5, 2.0, 2.0], "query": ["Why?"] * 4}
+    columns |= {"text_loss": [2.5] * 4}
+    pq.write_table(pa.table(columns), tmp_path / "clips.parquet")
+    found, dropped = read_all(open_input(tmp_path / "clips.parquet"))
+    assert [(row["id"], row["start_s"], row["end_s"]) for row in found] == [("v#0", 1.0, 2.0), ("v#1", 1.0, 2.5)]
+    for row in found:
+        assert (row["previous"], row["query"], row["text_loss"], row["title"]) == ("so", "Why?", 2.5, None)
+        assert row["words"] == [{"start_s": 1.5, "end_s": 2.0, "word": "hi"}]
+    assert [(row["id"], row["reason"]) for row in dropped] == [("v#2", "malformed"), ("v#3", "malformed")]
+    assert "the clip runs from None to 2.0 s" in dropped[0]["detail"]
