@@ -91,12 +91,16 @@ def test_a_turn_waits_for_its_tokens(dtype, device, frames, make_model, processo
     assert set(device.attention) == ({"efficient"} if dtype == torch.float32 else {"flash", "efficient"})
 
 
-def test_streams_of_a_pool_say_the_same(device, frames, make_model, processor):
-    """Streams of unequal lengths with their own settings; a round waits as often as its longest turn."""
+@pytest.mark.parametrize("window", ["sliding", "none"])
+def test_streams_of_a_pool_say_the_same(window, device, frames, make_model, processor):
+    """Streams of unequal lengths with their own settings; a round waits as often as its longest turn.
+
+    A stream whose window is not sliding has a cache of its own, and its tokens are not in the others' decode step.
+    """
     settings = [
         replace(SAMPLED, max_new_tokens=2),
         replace(SAMPLED, seed=1, temperature=0.7, top_k=0, top_p=0.8, repetition_penalty=1.0),
-        replace(FEW, output_logits=False, silence_threshold=0.5),
+        replace(FEW, output_logits=False, silence_threshold=0.5, window=window),
     ]
     shown = [frames, frames.flip(3)[:, :, :56], frames.flip(0)]
 

@@ -10,6 +10,7 @@ import torch
 
 from livecc_hf.acceleration.decode_slots import DecodeSlots
 from livecc_hf.modeling.attention import PackedBatch
+from livecc_hf.modeling.transfer import to_device
 
 
 class SlotBatch(PackedBatch):
@@ -27,7 +28,8 @@ class SlotBatch(PackedBatch):
         if len(self._shared) == 1 and not self._others:
             return self._slots[0].attend(layer, query, key, value, scale)
         attended = torch.empty_like(query.transpose(1, 2))
-        for rows, slots in zip(self._shared, self._slots, strict=True):
+        for indices, slots in zip(self._shared, self._slots, strict=True):
+            rows = to_device(torch.tensor(indices), query.device)  # a list would be copied from pageable memory
             attended[:, rows] = slots.attend(layer, query[:, :, rows], key[:, :, rows], value[:, :, rows], scale)
         self._attend_each(self._others, attended, layer, query, key, value, scale)
         return attended

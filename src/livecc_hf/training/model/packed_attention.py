@@ -36,7 +36,7 @@ except ImportError:  # PyTorch before 2.10
 
 PACKED_SDPA = "packed_sdpa"
 _in_packed_batch: ContextVar[bool] = ContextVar("in_packed_batch", default=False)
-# The kernel's first version lacked grouped queries and `window_size`, which requests causal attention.
+# Its first version lacks `window_size`, which requests causal attention; PyTorch 2.11 still lacks grouped queries.
 _HAS_VARLEN = varlen_attn is not None and {"window_size", "enable_gqa", "scale"} <= set(
     inspect.signature(varlen_attn).parameters
 )
