@@ -11,7 +11,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch.backends.cuda import SDPAParams, can_use_flash_attention
@@ -21,10 +21,16 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from .kv_cache import KVCache
 
-if TYPE_CHECKING:
-    from . import interfaces  # this form keeps the file out of a model's folder
-
 _PREFIX = "stream_"
+
+
+class StreamCaches(Protocol):
+    """The caches to which a forward pass attends, such as a `PackedBatch`."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """As `PackedBatch.attend`."""
 
 
 def use_stream_attention(language_model: PreTrainedModel) -> None:
@@ -58,7 +64,7 @@ def _stream_attention(base: str) -> Callable:
         value: torch.Tensor,
         attention_mask: torch.Tensor | None,
         scaling: float | None = None,
-        stream_cache: interfaces.StreamCaches | None = None,
+        stream_cache: StreamCaches | None = None,
         **keywords: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if stream_cache is None:
@@ -204,7 +210,7 @@ def run(
     module: PreTrainedModel,
     token_ids: torch.Tensor,
     positions: torch.Tensor,
-    stream_cache: interfaces.StreamCaches,
+    stream_cache: StreamCaches,
     **inputs: torch.Tensor,
 ) -> torch.Tensor:
     """Run the backbone's own forward pass over a packed sequence.

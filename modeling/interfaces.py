@@ -37,15 +37,6 @@ class ModelForStreams(Protocol):
         """Return the token embeddings."""
 
 
-class StreamCaches(Protocol):
-    """The caches to which the layers of a forward pass attend, such as `PackedBatch`."""
-
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        """As `PackedBatch.attend`."""
-
-
 class ProcessorForStreams(Protocol):
     """The attributes of a processor that streams use, such as `StreamingProcessor`.
 
