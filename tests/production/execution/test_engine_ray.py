@@ -70,6 +70,30 @@ def test_a_text_that_is_no_address_names_those_that_are(address):
         _check_reachable(address)
 
 
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "actors", "models"),
+    [
+        (2, 0, 1, 1),
+        (2, 0, 3, 1),
+        (2, 0, 2, 4),
+        (64, 8, 8, 4),
+        (8, 1, 2, 2),
+        (8, 1, 2, 3),
+        (1, 4, 4, 3),
+        (8, 2, 1, 1),
+        (8, 2, 3, 1),
+    ],
+)
+def test_all_actors_fit_into_the_cluster_and_leave_cores_to_tasks(cpus, gpus, actors, models):
+    from livecc_hf.production.execution.ray import actor_shares
+
+    shares = actor_shares(cpus, gpus, models * actors, models)
+    assert 0 < shares["num_cpus"] * models * actors <= cpus / 2
+    assert ("num_gpus" in shares) == bool(gpus)
+    if gpus:
+        assert 0 < shares["num_gpus"] <= 1 / models and gpus * int(1 / shares["num_gpus"]) >= models * actors
+
+
 def test_an_address_in_the_environment_is_checked_as_well(monkeypatch):
     from livecc_hf.production.execution.ray import RayEngine
 

@@ -13,6 +13,7 @@ import torch
 from models import write_language_model
 from scored_clips import make_clips, one_at_a_time, times_faster
 
+from livecc_hf.production.execution.pipeline import open_stage
 from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA, words_array
 from livecc_hf.production.stages import text_loss as module
 from livecc_hf.production.stages.text_loss import TextLoss, encode_clips, mean_losses, prompt_of
@@ -44,6 +45,13 @@ def clips(*rows) -> pa.Table:
     table = {name: columns.get(name, [None] * len(rows)) for name in CLIP_SCHEMA.names}
     words = [None if row[0] is None else [(0.0, 1.0, word) for word in row[0].split()] for row in rows]
     return pa.table(table | {"words": words_array(words)}, schema=CLIP_SCHEMA)
+
+
+def test_a_unit_that_is_empty_loads_no_model():
+    stage = TextLoss(model="/no/such/folder")
+    assert len(open_stage(stage, clips())(clips()).kept) == 0
+    with pytest.raises(ValueError, match="model folder /no/such/folder does not exist"):
+        open_stage(stage, clips(("a b", "", "")))
 
 
 def varied(n_clips: int = 24) -> list[tuple[str, str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import pickle
 import socket
@@ -48,7 +49,7 @@ class RayEngine:
     Raises:
         ImportError: if Ray is not installed.
         ValueError: if the address is not one of a cluster.
-        ConnectionError: if no cluster answers at the address.
+        ConnectionError: if no cluster answers at the address, or Ray does not start.
     """
 
     def __init__(self, plan: RunPlan, address: str | None = None, workers: int | None = None, gpus: int | None = None):
@@ -68,6 +69,13 @@ class RayEngine:
                 raise ConnectionError(_no_cluster(address, error)) from error
             except ValueError:  # include_dashboard is only for a new cluster, and the address is one that runs
                 ray.init(address, **quiet)
+            except Exception as error:
+                if type(error) is not Exception:  # which Ray raises if its processes do not start in time
+                    raise
+                raise ConnectionError(
+                    f"Ray did not start ({one_line(error, 200)}): run the same command again when the machine is less "
+                    "busy, or with engine=local"
+                ) from error
 
     def run(self, units: Iterator[UnitRef], on_unit: OnUnit) -> None:
         """Run units through all stages; see `LocalEngine.run`."""
@@ -114,19 +122,36 @@ class RayEngine:
             return data.map_batches(_GroupTask(self.plan, index), num_cpus=1, **options)
         resources = ray.cluster_resources()
         n_models = sum(other.needs_gpu for other in self.plan.groups)
-        n_gpus = resources.get("GPU", 0)
-        # An accelerator holds one model of each stage, as in the local engine. Without accelerators, half of the cores
-        # are left to tasks.
-        options |= {"num_gpus": 1 / n_models} if n_gpus else {}
-        cpus = 0.1 if n_gpus else max(min(1.0, resources.get("CPU", 1) / (2 * n_models)), 0.1)
-        actors = self.gpus or max(int(n_gpus), 1)
+        actors = self.gpus or max(int(resources.get("GPU", 0)), 1)
+        options |= actor_shares(resources.get("CPU", 1), resources.get("GPU", 0), n_models * actors, n_models)
         return data.map_batches(
             _GroupActor,
             fn_constructor_args=(self.plan, index),
             compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=round(cpus, 2),
             **options,
         )
+
+
+def actor_shares(cpus: float, gpus: float, n_actors: int, n_models: int) -> dict[str, float]:
+    """Return the share of cores and accelerators that each actor asks for, so that all of them start.
+
+    An accelerator holds one model of each stage, as in the local engine, and more if there are more actors. Without
+    accelerators, half of the cores are left to tasks.
+
+    Args:
+        cpus, gpus: of the cluster.
+        n_actors: actors of all stages with a model.
+        n_models: number of these stages.
+    """
+    cores = cpus / (2 * n_actors)
+    if not gpus:
+        return {"num_cpus": _floor(min(1.0, cores))}
+    return {"num_cpus": _floor(min(0.1, cores)), "num_gpus": _floor(1 / max(n_models, math.ceil(n_actors / gpus)))}
+
+
+def _floor(share: float) -> float:
+    """Return a share rounded down to Ray's precision, so that the sum of shares does not exceed what there is."""
+    return max(math.floor(share * 10_000) / 10_000, 0.0001)
 
 
 def _no_cluster(address: str, error: Exception) -> str:

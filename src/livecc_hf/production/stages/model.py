@@ -8,6 +8,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from ...utils.text import one_line
 from .base import Stage
 
@@ -32,6 +34,10 @@ class ModelStage(Stage):
         """The model that `load` returned; loaded on first use."""
         self.open()
         return self.__dict__["_loaded"]
+
+    def needs_open(self, batch: pa.Table) -> bool:
+        """Return whether there is a row: the model is not loaded, or downloaded, for a unit that is empty already."""
+        return len(batch) > 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_loaded"}
