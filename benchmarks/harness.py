@@ -200,7 +200,8 @@ def in_child(
 
 def machine(*packages: str, device: str | None = None) -> dict[str, Any]:
     """Return the CPU, the versions of Python and packages (`None`: not installed), and the device of models."""
-    values = dict(re.findall(r"^(.+?)\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
+    info = Path("/proc/cpuinfo")
+    values = dict(re.findall(r"^(.+?)\s*: (.+)$", info.read_text() if info.exists() else "", re.MULTILINE))
     name = values.get("model name", platform.machine())
     if "cpu family" in values:  # in a virtual machine the name may be the maker's alone
         name += f" (family {values['cpu family']}, model {values.get('model')})"

@@ -35,9 +35,7 @@ def measure(variant: str, folder: Path, n_clips: int) -> tuple[dict[str, Any], C
     use_variant(variant)
     model, processor, _ = load_model_and_processor(str(folder), device="cpu")
     seen = evaluate(model, processor, n_clips, FIRST_CLIP)
-    found: dict[str, Any] = {"parameters": model.num_parameters(), "events": seen.score.events.total()}
-    for name in ("recall", "precision"):
-        found |= {name: getattr(seen.score, name), f"{name}_se": seen.figures()[f"event {name}"].se}
+    found = {"parameters": model.num_parameters(), "events": seen.score.events.total(), **seen.rates()}
     counts = [score.counts() for score in seen.by_clip]
     return found, (np.array([count.told for count in counts]), np.array([count.events for count in counts]))
 

@@ -22,9 +22,9 @@ from harness import ROOT, CannotMeasureError, Measured, Run, benchmark, times_of
 
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation.tiny.baselines import caption_turns, narrator_turns
-from livecc_hf.evaluation.tiny.commentary import CLIP_S, held_out_clips, play, turns_of
+from livecc_hf.evaluation.tiny.commentary import CLIP_S, Evaluation, held_out_clips, play, turns_of
 from livecc_hf.evaluation.tiny.scoring import WINDOW_S as IN_TIME_S
-from livecc_hf.evaluation.tiny.scoring import NarrationScore, score_clip
+from livecc_hf.evaluation.tiny.scoring import score_clip
 
 WINDOW_S = 4
 LIMITS_S = {"in_time": IN_TIME_S, "any_time": float("inf")}  # from an event to its phrase
@@ -86,20 +86,20 @@ def measure(folders: dict[str, Path], n_clips: int) -> dict[str, dict[str, float
             ways["{}, last {} s every {} s".format(name, *seconds)] = lambda clip, name=name, seconds=seconds: (
                 caption_turns(*models[name], torch.cat([frames for frames, _ in clip.chunks]), *seconds)
             )
-    scores = {name: {limit: NarrationScore() for limit in LIMITS_S} for name in ways}
+    seen = {name: {limit: Evaluation() for limit in LIMITS_S} for name in ways}
     work_s = dict.fromkeys(ways, 0.0)
     for clip in held_out_clips(n_clips):
         for name, way in ways.items():
-            model_s, _, turns = times_of(way, clip)
+            _, model_s, turns = times_of(way, clip)  # of CPU time
             work_s[name] += model_s
             for limit, window_s in LIMITS_S.items():
-                scores[name][limit].add(score_clip(turns, clip.scene.events, window_s=window_s))
+                seen[name][limit].add(score_clip(turns, clip.scene.events, window_s=window_s))
     found: dict[str, dict[str, float | None]] = {}
-    for name, of_way in scores.items():
-        any_time = of_way["any_time"]
+    for name, of_way in seen.items():
+        any_time = of_way["any_time"].score
         found[name] = {"phrases": any_time.phrases.total(), "model_s_per_video_s": work_s[name] / n_clips / CLIP_S}
-        for limit, score in of_way.items():
-            found[name] |= {f"recall_{limit}": score.recall, f"precision_{limit}": score.precision}
+        for limit, evaluation in of_way.items():
+            found[name] |= {f"{rate}_{limit}": value for rate, value in evaluation.rates().items()}
         for kind in (statistics.mean, statistics.median):
             found[name][f"delay_{kind.__name__}_s"] = kind(any_time.delays_s) if any_time.delays_s else None
     return found

@@ -34,8 +34,7 @@ def main(
         raise CannotMeasureError(f"{adapter} holds no adapter_config.json; train one: livecc train --config {recipe}")
 
     def scores(of, narrator: str) -> dict[str, Any]:
-        score = evaluate(of, processor, clips, narrator=narrator).score
-        return {name: getattr(score, name) for name in ("recall", "precision", "silence")}
+        return evaluate(of, processor, clips, narrator=narrator).rates()
 
     base, processor = load_model_and_processor(BUNDLED, device="cpu")[:2]
     seen: dict[str, Any] = {"base": scores(base, NARRATED["old_verbs"])}

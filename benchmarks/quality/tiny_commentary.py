@@ -35,15 +35,14 @@ def main(
 ) -> Measured:
     """Score the model, and once more with blank frames."""
     seen = evaluate(*load_model_and_processor(model, device="cpu")[:2], clips, first, blank_too=True)
-    score, figures, path = seen.score, seen.figures(), model.resolve()
+    score, path = seen.score, model.resolve()
     if predictions:
         header = Header("commentary", suite="livecc-tiny", protocol="live", model=path.name, n_rows=clips)
         write_rows(predictions, header, seen.rows)
     name = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
     found = {"model": name, "clips": clips, "first_clip": first, "clip_s": CLIP_S, "dtype": "float32"}
     found |= {"events": score.events.total(), "by_verb": score.by_verb(), "blanked_recall": seen.blanked.recall}
-    found |= {name: getattr(score, name) for name in ("recall", "precision", "silence", "quiet_turns")}
-    found |= {f"{name}_se": figures[f"event {name}"].se for name in ("recall", "precision")}
+    found |= {**seen.rates(), "quiet_turns": score.quiet_turns}
     found |= {name: getattr(seen, name) for name in ("real_time_factor", "decoding_s", "model_s")}
     targets = [at_least(name, getattr(score, name), limit) for name, limit in LEAST.items()]
     return found, [*targets, at_most("recall with blank frames", seen.blanked.recall, MOST_BLANKED_RECALL)]

@@ -109,13 +109,17 @@ def test_the_standard_error_is_clustered_by_clip():
         score({}, [MOVES, Event(9.0, "stops", "red", "ball")]),
         score({5.5: "Red ball moves.", 8.5: "Red ball hits square."}, [MOVES]),
     ]
-    seen = Evaluation(by_clip=clips)
+    seen = Evaluation()
     for clip in clips:
-        seen.score.add(clip)
+        seen.add(clip)
     assert seen.score.recall == seen.figures()["event recall"].value == 0.5
     # told - 0.5 * events: 0.5, -1, 0.5 of 4 events, and 3 / 2 for three clips
     figures = seen.figures()
     assert figures["event recall"].se == pytest.approx((1.5 * (0.25 + 1 + 0.25)) ** 0.5 / 4)
     # right - 2/3 * phrases: 1/3, 0, -1/3 of 3 phrases
     assert figures["event precision"].se == pytest.approx((1.5 * (1 / 9 + 1 / 9)) ** 0.5 / 3)
+    rates = seen.rates()
+    assert list(rates) == ["recall", "recall_se", "precision", "precision_se", "silence", "silence_se"]
+    assert (rates["recall"], rates["recall_se"]) == (0.5, figures["event recall"].se)
+    assert (rates["precision"], rates["precision_se"]) == (seen.score.precision, figures["event precision"].se)
     assert Evaluation(by_clip=clips[:1]).figures()["event recall"].se is None

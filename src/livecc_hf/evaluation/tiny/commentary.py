@@ -54,6 +54,11 @@ class Evaluation:
     decoding_s: float = 0.0
     model_s: float = 0.0
 
+    def add(self, score: NarrationScore) -> None:
+        """Add the counts of a clip."""
+        self.by_clip.append(score)
+        self.score.add(score)
+
     @property
     def real_time_factor(self) -> float:
         """Seconds of work per second of video, decoding included; below 1 is faster than real time."""
@@ -64,6 +69,13 @@ class Evaluation:
         clips = [str(number) for number in range(len(self.by_clip))]
         ratios = event_ratios([score.counts() for score in self.by_clip])
         return {ratio.name: ratio_figure(ratio, clips) for ratio in ratios}
+
+    def rates(self) -> dict[str, float | None]:
+        """Return `recall`, `precision` and `silence`, each with its standard error, clustered by clip, as `..._se`."""
+        found: dict[str, float | None] = {}
+        for name, figure in zip(("recall", "precision", "silence"), self.figures().values(), strict=True):
+            found |= {name: getattr(self.score, name), f"{name}_se": figure.se}
+        return found
 
 
 @dataclass(frozen=True)
@@ -134,8 +146,7 @@ def evaluate(
         result.model_s += model_s
         result.decoding_s += clip.decoding_s
         result.video_s += CLIP_S
-        result.by_clip.append(score_clip(turns_of(segments), events, narrator))
-        result.score.add(result.by_clip[-1])
+        result.add(score_clip(turns_of(segments), events, narrator))
         if blank_too:
             black = [(torch.zeros_like(frames), times_s) for frames, times_s in clip.chunks]
             result.blanked.add(score_clip(turns_of(play(model, processor, black)), events, narrator))
