@@ -17,6 +17,11 @@ _FLAGS = (
 )
 
 
+def address(served):
+    """Return the URL of a server's page."""
+    return f"http://127.0.0.1:{served.port}"
+
+
 def chromium_path():
     return shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -31,3 +31,42 @@ def nothing_is_left(request):
 
         service = request.getfixturevalue("server").service
         wait_for(lambda: service.n_connected == 0 and len(service.pool) == 0)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """livecc-tiny and its processor."""
+    from livecc_hf.assets import bundled_model_path
+    from livecc_hf.checkpoints.loading import load_model_and_processor
+
+    return load_model_and_processor(bundled_model_path(), device="cpu")[:2]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from browsing import chromium
+
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def served(tiny):
+    from browsing import GREEDY
+    from served import serving
+
+    with serving(*tiny, GREEDY, max_messages_per_s=60.0) as running:
+        yield running
+
+
+@pytest.fixture
+def watcher(browser, served):
+    """A tab with the page of `served`."""
+    from browsing import Watcher, address
+    from served import wait_for
+
+    with Watcher(browser, address(served)) as opened:
+        yield opened
+        assert opened.complaints == []
+        assert opened.foreign == []
+    wait_for(lambda: served.service.n_connected == 0 and len(served.service.pool) == 0)

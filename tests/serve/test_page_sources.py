@@ -6,42 +6,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from served import serving, wait_for
+from served import wait_for
 
 pytest.importorskip("playwright", reason="needs playwright")
-from browsing import GREEDY, Watcher, another_chromium, chromium, chromium_path
-
-from livecc_hf.assets import bundled_model_path
-from livecc_hf.checkpoints.loading import load_model_and_processor
+from browsing import Watcher, address, another_chromium, chromium_path
 
 pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs chromium")
 SPEECH_MODULES = Path("/usr/lib/speech-dispatcher-modules")
 
 
 @pytest.fixture(scope="module")
-def served():
-    model, processor, _ = load_model_and_processor(bundled_model_path(), device="cpu")
-    with serving(model, processor, GREEDY, max_messages_per_s=60.0) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def url(served):
-    return f"http://127.0.0.1:{served.port}"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def watcher(browser, served, url):
-    with Watcher(browser, url) as opened:
-        yield opened
-        assert opened.complaints == [] and opened.foreign == []
-    wait_for(lambda: served.service.n_connected == 0 and len(served.service.pool) == 0)
+    return address(served)
 
 
 @pytest.mark.slow
