@@ -147,7 +147,7 @@ def test_what_of_a_folder_is_left_out_is_said_once(tmp_path):
     for name in ("a.mp4", "._a.mp4", "b.f137.mp4", "lost.en.vtt"):
         (folder / name).touch()
     lines = []
-    with pytest.raises(ValueError, match="videos was kept"):
+    with pytest.raises(ValueError, match="none of 1 video was kept"):
         build(options_for(tmp_path, [], input=str(folder), stages={"captions": {}}), lines.append)
     [said] = [line for line in lines if "left out" in line]
     assert "hidden videos (1, such as ._a.mp4), parts of downloads (1, such as b.f137.mp4)" in said
