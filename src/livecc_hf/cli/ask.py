@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     is_on_web = shown.startswith(WEB_PREFIXES)
     if not is_on_web:
         check_is_no_stream(shown, "a file, or a file:// or http(s):// URL")
-        _check_shown(args, shown)
+        is_picture = _check_shown(args, shown)
     check_range(args.start, args.end)
     check_sampling_options(args)
     generation = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}
@@ -73,35 +73,38 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as opened:
         if is_on_web:  # before the model is loaded
             shown = opened.enter_context(downloaded(shown))
-            _check_shown(args, shown)
-        text = _answer(args, shown, reading, generation)
+            is_picture = _check_shown(args, shown)
+        text = _answer(args, shown, is_picture, reading, generation)
     print(text)
     return 0
 
 
-def _check_shown(args: argparse.Namespace, shown: str) -> None:
-    """Check that a file is a picture, without options of a video, or a video."""
+def _check_shown(args: argparse.Namespace, shown: str) -> bool:
+    """Check that a file is a picture, without options of a video, or a video; return whether it is a picture."""
     from livecc_hf.questions.asking import is_picture_file
 
     if not (Path(shown).is_file() and is_picture_file(shown)):
         check_is_video(shown)
-        return
+        return False
     given = [flag_of(name) for name in ("start", "end", "fps", "max_frames") if getattr(args, name) is not None]
     if given:
         raise ValueError(f"{' and '.join(given)}: for videos only, and {args.shown} is a picture; leave it out")
+    return True
 
 
-def _answer(args: argparse.Namespace, shown: str, reading: LoadOptions, generation: dict[str, Any]) -> str:
+def _answer(
+    args: argparse.Namespace, shown: str, is_picture: bool, reading: LoadOptions, generation: dict[str, Any]
+) -> str:
     """Load the model and return its answer about a file."""
     import torch
 
-    from livecc_hf.questions.asking import answer, is_picture_file
+    from livecc_hf.questions.asking import answer
     from livecc_hf.video.reader import VideoReadWarning, probe_video
 
     status = Status(quiet=False)
     with warnings.catch_warnings(), contextlib.closing(status):
         show_warnings(status, (VideoReadWarning,), args.debug)
-        if not is_picture_file(shown):
+        if not is_picture:
             check_start(shown, probe_video(shown), args.start)
         model, processor = load_model_of(args, status)
         if args.seed is not None:

@@ -89,7 +89,7 @@ class CommentaryPool:
             model.packed_batch = SlotBatch
         self._model, self._processor = model, processor
         self._rounds = Rounds(model, self.end)
-        self._free_memory()
+        self._renew_memory()
         self._streams: dict[int, PooledStream] = {}
         self._n_joined = self._n_joining = 0
         self._changed = threading.Condition()  # guards the three above, and wakes the thread
@@ -285,7 +285,7 @@ class CommentaryPool:
         """End all streams; log and return the number of dropped frames."""
         streams = self.streams
         n_frames = sum(self.end(stream) for stream in streams)
-        self._free_memory()
+        self._renew_memory()
         if n_frames:
             _log.warning(
                 "the pool was closed before %d frames (%.1f s of video) of %d streams had their words",
@@ -304,8 +304,8 @@ class CommentaryPool:
         self.stats.count(n_unsaid_frames=n_unsaid, n_failed=error is not None)
         return n_unsaid
 
-    def _free_memory(self) -> None:
-        # All streams share a KV cache pool, so that a decode step is one operation per layer.
+    def _renew_memory(self) -> None:
+        """Free the KV cache pool, and make an empty one; streams share it so that a step is one operation per layer."""
         self._memory = new_kv_cache_pool(self._model, is_evictable=True, n_expected=self.max_streams)
 
     def wake(self) -> None:
@@ -338,7 +338,7 @@ class CommentaryPool:
                 self.end(stream, failure)
             raise
         finally:
-            self._free_memory()
+            self._renew_memory()
 
     def _run_rounds(self) -> None:
         while not self._is_closing or (self._is_draining and self._streams):
