@@ -126,6 +126,9 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if str(kwargs.get("device")) == "meta":  # transformers makes a model there before it reads the weights
+            with _disable_current_modes():
+                return function(*args, **kwargs)
         if function is torch.Tensor.pin_memory:
             return _pinned(args[0].clone())
         if function in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor) and "device" in kwargs:
@@ -253,6 +256,8 @@ def _compute(function, args, kwargs, mode):
         kernel, function = _KERNELS[name]
         mode.attention[kernel] += 1
     found = function(*args, **kwargs)
+    if "empty" in name and found.is_floating_point():
+        found.fill_(torch.nan)  # so that memory that was never written shows
     if not is_result_here or (name == "copy_" and id(args[0]) not in wrappers):
         return found
 
