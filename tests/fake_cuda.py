@@ -330,11 +330,12 @@ def _check_devices(mode, name, args, inputs, is_here):
 
 
 def _place():
-    """Return the innermost place in this package or transformers that is running."""
+    """Return the innermost place in this package or transformers that is running; of a copy, what asks for it."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if any(part in file for part in ("/modeling/", "/livecc_hf/", "/transformers/")):
+        is_ours = any(part in file for part in ("/modeling/", "/livecc_hf/", "/transformers/"))
+        if is_ours and not file.endswith("/modeling/transfer.py"):
             return f"{'/'.join(file.split('/')[-2:])}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere"

@@ -113,12 +113,14 @@ def test_streams_of_a_pool_say_the_same(window, device, frames, make_model, proc
         for stream, video in zip(streams, shown):
             stream.push(video[6:8])
         before = len(device.waits)
+        device.copies.clear()
         pool.step()
         return [taken(stream) for stream in streams], len(device.waits) - before
 
     expected, _ = commented(make_model("sequential"))
     got, n = commented(on_device(make_model("sequential")))
     assert got == expected
+    assert sum("slot_batch.py" in place for _, place in device.copies) == (window == "none")  # not in every layer
     assert n <= _WAITS_OF_PREFILL + max(len(segments[-1].token_ids) for segments in got), device.waits[-n:]
 
 

@@ -28,8 +28,7 @@ class SlotBatch(PackedBatch):
         if len(self._shared) == 1 and not self._others:
             return self._slots[0].attend(layer, query, key, value, scale)
         attended = torch.empty_like(query.transpose(1, 2))
-        for indices, slots in zip(self._shared, self._slots, strict=True):
-            rows = to_device(torch.tensor(indices), query.device)  # a list would be copied from pageable memory
+        for rows, slots in zip(self._shared_on(query.device), self._slots, strict=True):
             attended[:, rows] = slots.attend(layer, query[:, :, rows], key[:, :, rows], value[:, :, rows], scale)
         self._attend_each(self._others, attended, layer, query, key, value, scale)
         return attended
@@ -48,6 +47,16 @@ class SlotBatch(PackedBatch):
             for i, cache in enumerate(self.caches):
                 by_pool.setdefault(id(cache.memory), []).append(i)
         return [rows for rows in by_pool.values() if len(rows) > 1]
+
+    def _shared_on(self, device: torch.device) -> list[torch.Tensor]:
+        """Return `_shared` as tensors on a device of the layers."""
+        if device not in self._copied:  # once for all layers; lists would be copied in each, from pageable memory
+            self._copied[device] = [to_device(torch.tensor(rows), device) for rows in self._shared]
+        return self._copied[device]
+
+    @functools.cached_property
+    def _copied(self) -> dict[torch.device, list[torch.Tensor]]:
+        return {}
 
     @functools.cached_property
     def _others(self) -> list[int]:
