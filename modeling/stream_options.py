@@ -64,7 +64,7 @@ class StreamOptions:
         by_client=True,
     )  # fmt: skip
     seed: int | None = _option(  # the range of PyTorch's seeds
-        None, "seed of the stream's sampling", from_=-(2**63), up_to=2**64 - 1, by_client=(0, 2**63 - 1)
+        None, "seed of the sampling", from_=-(2**63), up_to=2**64 - 1, by_client=(0, 2**63 - 1)
     )
     output_logits: bool = _option(False, "keep the logits of every generated token in the segment", in_commands=False)
     min_pixels: int | None = _option(None, "fewest pixels of a resized frame", from_=1)
@@ -73,7 +73,9 @@ class StreamOptions:
         f"most pixels of a resized frame; default in streams: {LIVE_MAX_PIXELS}, or the model's limit if lower",
         from_=1,
     )
-    do_resize: bool = _option(True, "resize frames; if off, their sides must be multiples of 28", in_commands=False)
+    do_resize: bool = _option(
+        True, "resize frames; if off, their sides must be multiples of 28 (Qwen3-VL: 32)", in_commands=False
+    )
     window: str = _option(
         "sliding",
         "what to evict from the context: sliding: what has left the windows below; reprefill: all vision, every 240 s; "

@@ -45,6 +45,11 @@ def test_only_published_packages_are_required(folder):
     assert len(names) == len(set(names))
 
 
+def test_peft_is_required_if_nobody_looked_whether_the_model_is_an_adapter(folder):
+    lines = (folder / "requirements.txt").read_text().splitlines()
+    assert any(line.startswith("peft>=") for line in lines)
+
+
 def test_the_whole_folder_is_pushed(folder):
     plan = check_folder(folder)
     lines = describe_plan(plan, Target("me/live", "space"))

@@ -51,7 +51,7 @@ def write_space(out: str | os.PathLike, model_id: str, title: str | None = None,
     check_new_folder(out, SpaceError)
     _check_id(model_id)
     files = _files_on_hub(model_id) if check else ()
-    requirements = _requirements(is_adapter="adapter_config.json" in files)
+    requirements = _requirements(may_be_adapter=not files or "adapter_config.json" in files)
     out.mkdir(parents=True, exist_ok=True)
     (out / "app.py").write_text(_TEMPLATE.read_text(encoding="utf-8").replace("@MODEL@", model_id), encoding="utf-8")
     (out / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
@@ -106,20 +106,20 @@ def _files_on_hub(model_id: str) -> tuple[str, ...]:
     raise SpaceError(f"the Hub cannot be asked for {model_id} ({reason}): try again, or skip this with --no-check")
 
 
-def _requirements(is_adapter: bool) -> list[str]:
+def _requirements(may_be_adapter: bool) -> list[str]:
     """Return the Space's requirements: those of this package and its `serve` extra, for adapters also peft."""
     try:
         declared = [Requirement(text) for text in importlib.metadata.requires("livecc-hf") or ()]
     except importlib.metadata.PackageNotFoundError:
         raise SpaceError("livecc-hf is not installed: install it (pip install .) to write a Space") from None
-    wanted = ("", "serve") + (("train",) if is_adapter else ())
+    wanted = ("", "serve") + (("train",) if may_be_adapter else ())
     found = {}
     for requirement in declared:
         extras = [
             extra for extra in wanted if requirement.marker is None or requirement.marker.evaluate({"extra": extra})
         ]
         if extras and (extras != ["train"] or requirement.name in ("peft", "transformers")):
-            found[requirement.name, str(requirement.specifier)] = _plain(requirement)
+            found[requirement.name] = _plain(requirement)  # the last: `train` needs a newer transformers
     return [*found.values(), "spaces>=0.51"]
 
 
