@@ -184,6 +184,20 @@ def test_the_question_of_streaming_vlms_judge():
     )
 
 
+def test_verdicts_by_another_reference_are_not_continued(tmp_path):
+    mine, theirs = (write(tmp_path / f"{name}.jsonl", commentary(name)) for name in ("mine", "theirs"))
+    said, out = tmp_path / "said.jsonl", tmp_path / "verdicts.jsonl"
+    with serve_chat(lambda *_: Reply("A")) as server:
+        options = JudgeOptions("judge-1", server.url, protocol="inf-streams", concurrency=1)
+        for text in ("It rains.", "It rains.", "The sun shines."):
+            said.write_text(json.dumps({"video": "game.mp4", "content": [[0, 100, text]]}) + "\n")
+            if text == "It rains.":
+                judge(mine, theirs, out, options, said, say=lambda line: None)
+        with pytest.raises(ValueError, match="holds the results of a different run .dataset_revision: "):
+            judge(mine, theirs, out, options, said, say=lambda line: None)
+    assert len(server.requests) == 2
+
+
 def test_windows_are_judged_and_scored(tmp_path):
     mine = write(tmp_path / "mine.jsonl", commentary("mine"), commentary("also mine", 100, "other"))
     theirs = write(tmp_path / "theirs.jsonl", commentary("theirs"), commentary("also theirs", 230, "other"))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from ..utils.counts import check_counts
 from ..utils.extras import require_extra
 from ..utils.text import counted, one_line
 
@@ -43,11 +44,20 @@ class RetryLimits:
         timeout_s: longest wait for one response, in seconds.
         max_attempts: attempts per question.
         max_wait_s: longest wait between two attempts in seconds, even if the endpoint asks for more (Retry-After).
+
+    Raises:
+        ValueError: if a limit is not above 0.
     """
 
     timeout_s: float = 120.0
     max_attempts: int = 5
     max_wait_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_counts(self, "max_attempts")
+        for name in ("timeout_s", "max_wait_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected seconds above 0")
 
 
 class ChatEndpoint:

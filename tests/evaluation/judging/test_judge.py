@@ -1,6 +1,7 @@
 """Judging with a real HTTP server: both orders, invalid replies, resuming, and the reply cache."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -93,6 +94,19 @@ def test_both_orders_are_asked_with_the_published_prompt(sides, tmp_path):
 )
 def test_replies(order, reply, expected):
     assert judge_protocol("livecc").read(order, reply) == expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_attempts": 0}, "max_attempts is 0: expected at least 1"),
+        ({"timeout_s": -1.0}, "timeout_s is -1.0: expected seconds above 0"),
+        ({"max_wait_s": math.nan}, "max_wait_s is nan: expected seconds above 0"),
+    ],
+)
+def test_limits_of_a_request_out_of_range_are_named(limits, message):
+    with pytest.raises(ValueError, match=message):
+        RetryLimits(**limits)
 
 
 def test_braces_in_a_text_are_not_expanded():

@@ -49,35 +49,6 @@ def test_an_empty_commentary_is_three_dots():
     assert join_as_published([Silent(), Silent()]) == "..."
 
 
-@pytest.fixture
-def benchmark(tmp_path):
-    """Two videos with three questions each in Video-MME's format, with subtitles for one video."""
-    rows = [
-        {
-            "video_id": f"00{v}",
-            "duration": "short",
-            "domain": "Knowledge",
-            "sub_category": "Law",
-            "videoID": f"clip{v}",
-            "question_id": f"00{v}-{q}",
-            "task_type": "Counting Problem",
-            "question": f"What is {q}?",
-            "options": ["A. Red.", "B. Blue.", "C. Green.", "D. None."],
-            "answer": "ABC"[q],
-        }
-        for v in (1, 2)
-        for q in range(3)
-    ]
-    for v in (1, 2):
-        (tmp_path / "videos/data").mkdir(parents=True, exist_ok=True)
-        write_video(tmp_path / f"videos/data/clip{v}.mp4", n_frames=30, fps=10, size_px=(112, 84))
-    (tmp_path / "subtitles").mkdir()
-    (tmp_path / "subtitles/clip1.srt").write_text(
-        "1\n00:00:00,500 --> 00:00:01,000\n<i>One</i>\ntwo\n\n2\n00:00:02,000 --> 00:00:02,500\nthree\n"
-    )
-    return write_json(tmp_path / "videomme.json", rows), tmp_path / "videos", tmp_path / "subtitles"
-
-
 def quietly(_):
     pass
 
@@ -121,20 +92,6 @@ def test_the_published_answers_of_the_official_protocol(benchmark, published_che
     assert score(result.files[0])[0].figures[0].n == 4
 
 
-def test_a_run_without_limit_completes_a_trial(benchmark, published_checkpoint, tmp_path):
-    annotations, videos, _ = benchmark
-    out = tmp_path / "out"
-    first = run("videomme", published_checkpoint, videos, out, RunOptions(None, 3, annotations), quietly)
-    assert first.n_done == 3
-    (scored,) = score(out)  # the headline of a trial is withheld
-    assert (scored.figures[0].name, scored.figures[0].value) == ("overall (N = 3 of 6)", None)
-    (videos / "data/clip1.mp4").rename(tmp_path / "away.mp4")  # its answers are known
-    result = run("videomme", published_checkpoint, videos, out, RunOptions(annotations=annotations), quietly)
-    assert (result.n_done, result.failures) == (6, {})
-    assert read_rows(out / "videomme.jsonl").header.limit is None
-    assert score(out)[0].figures[0].name == "overall"
-
-
 def test_missing_and_broken_videos_are_listed_and_asked_again(benchmark, published_checkpoint, tmp_path, capsys):
     annotations, videos, _ = benchmark
     out, lines = tmp_path / "out", []
@@ -154,37 +111,6 @@ def test_missing_and_broken_videos_are_listed_and_asked_again(benchmark, publish
     assert (result.n_done, len(result.failures)) == (3, 3)
     (scored,) = score(out, incomplete=True)
     assert scored.figures[0].name == "overall (N = 3 of 6)"
-
-
-def test_results_of_another_run_are_refused(benchmark, published_checkpoint, tmp_path):
-    annotations, videos, _ = benchmark
-    out = tmp_path / "out"
-    run("videomme", published_checkpoint, videos, out, RunOptions(None, 1, annotations), quietly)
-    with pytest.raises(ValueError, match=r"protocol: 'livecc' there, 'official' now"):
-        run("videomme", published_checkpoint, videos, out, RunOptions("official", 1, annotations), quietly)
-
-
-def test_a_resumed_run_keeps_the_datasets_commit(benchmark, published_checkpoint, tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    first, newer = "a" * 40, "b" * 40
-    cache = tmp_path / "hub/datasets--stdKonjac--LiveSports-3K"
-    rows = json.loads(benchmark[0].read_text())
-    rows = [row | {"q_type": "Who", "OCR": 0, "video": f"{row['videoID']}.mp4"} for row in rows]
-    (cache / "refs").mkdir(parents=True)
-    for commit in (first, newer):
-        write_json(cache / f"snapshots/{commit}/LiveSports-3K-QA.json", rows)
-    (cache / "refs/main").write_text(first)
-    arguments = ("livesports3k-qa", published_checkpoint, benchmark[1], tmp_path / "out")
-    run(*arguments, RunOptions(limit=1), quietly)
-    (cache / "refs/main").write_text(newer)
-    result = run(*arguments, RunOptions(limit=2), quietly)
-    assert result.n_done == 2
-    assert read_rows(result.files[0]).header.dataset_revision == first
-    with pytest.raises(ValueError, match="dataset_revision: 'a+' there, 'b+' now"):
-        run(*arguments, RunOptions(dataset_revision=newer), quietly)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,9 @@ def test_video_mme_reads_the_first_letter(answer, response, expected):
         ("count", "3", "3 or 4", WRONG),
         ("count", "0", "never", INVALID),
         ("count", "2", ["2"], RIGHT),
+        ("count", "2", 2, RIGHT),
+        ("letter", "C", 2, INVALID),
+        ("yes_no", "No", 0, INVALID),
         ("yes_no", "Yes", "Yes.", RIGHT),
         ("yes_no", "Yes", "Y", RIGHT),
         ("yes_no", "No", "N", RIGHT),
@@ -94,8 +97,14 @@ def test_the_fixed_protocol_compares_candidates():
         ("B", "B.", RIGHT),
         ("B", "b", RIGHT),
         ("B", "(A) the first", WRONG),
+        ("B", " (B) the second", RIGHT),
+        ("B", " (A) the first", WRONG),
+        # "(b)" contains each of these words, and so does every other option.
         ("B", "", INVALID),
         ("B", "(", INVALID),
+        ("B", "( the first", INVALID),
+        ("B", ")", INVALID),
+        ("B", ".", INVALID),
     ],
 )
 def test_mvbench_reads_the_option(answer, response, expected):

@@ -159,6 +159,12 @@ class TestLiveStar:
         # Shares 1, 1, 0 of two videos: influences 2/9 and -2/9 in sum, so SE = sqrt(2 * 2 * (2/9)^2).
         assert (figure.value, figure.n, figure.se) == pytest.approx((2 / 3, 3, 4 / 9))
 
+    def test_a_time_on_a_whole_second_is_in_that_second(self):
+        # 2.3 - 0.3 is a little less than 2 in floating point: the caption's second, in which a turn is shown.
+        row = CommentaryRow("k", "v", 0.3, 9.3, "x", turns=[(0.3, 2.3, "x")], reference=[(0.3, 2.4, "y")])
+        scored = score_commentaries(RowSet(Header("commentary", suite="livesports3k-cc", n_rows=1), [row], "a file"))
+        assert (scored.figure("LiveStar TimCover").value, scored.figure("LiveStar TimRedun").value) == (1, 0)
+
     def test_times(self):
         assert [parse_time_s(text) for text in ("7", "1:05", "1:00:01")] == [7, 65, 3601]
         with pytest.raises(ValueError, match=r"'1\.5' is not a time"):

@@ -24,7 +24,7 @@ from ..predictions.published import read_commentary_file
 from ..predictions.rows import ORDERS, CommentaryRow, VerdictRow, text_hash
 from ..progress import RowProgress
 from ..suites import suite_of
-from ..tasks.annotations import check_revision, read_annotations
+from ..tasks.annotations import check_revision, read_annotations, revision_of
 from ..tasks.livesports_cc import read_events
 from .prompt import INF_STREAMS, LIVESPORTS, JudgeProtocol, judge_protocol
 
@@ -142,8 +142,9 @@ def judge(
         given = None if references is None else read_references(references)
         model_rows, opponent_rows = (cut_into_windows(rows, given) for rows in (model_rows, opponent_rows))
         texts = {row.key: reference_text(row.reference) for row in model_rows.rows}
-        source = model_rows.header.dataset if references is None else Path(references).name
-        dataset_revision = model_rows.header.dataset_revision if references is None else None
+        source, dataset_revision = model_rows.header.dataset, model_rows.header.dataset_revision
+        if references is not None:
+            source, dataset_revision = Path(references).name, revision_of([Path(references).expanduser()])
     else:
         texts, source, dataset_revision = _references(model_rows, references, revision)
     result = JudgeResult(Path(out))

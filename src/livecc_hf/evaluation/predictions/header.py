@@ -24,7 +24,7 @@ class Header:
         suite: the benchmark, as `livecc evaluate list` names it.
         protocol: the protocol by which questions were asked and answers are parsed.
         model: Hub id of the model, or the name of its folder.
-        model_revision: commit on the Hub, or a hash of the folder's configs and file sizes.
+        model_revision: commit on the Hub, or a hash of the folder's configs and weights.
         processor: Hub id of the processor, or the name of its folder.
         dataset: source of the questions: a Hub id or a file name.
         dataset_revision: commit on the Hub, or a hash of the file.

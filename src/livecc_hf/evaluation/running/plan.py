@@ -20,6 +20,8 @@ from ..tasks.questions import FrameRule, Question
 from ..tasks.readers import SUBTITLES, Task, prompts_of, read_tasks
 from ..tasks.videomme import check_subtitles
 
+_BLOCKS, _BLOCK_BYTES = 1024, 4096  # of a file of weights, spread evenly: all of it up to 4 MiB
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -61,6 +63,7 @@ class Plan:
         n_rows: rows of the whole benchmark, which can be more than `tasks`.
         annotations: the rows as published, with their source.
         prompts: the protocol's prompts.
+        subtitles: a hash of the subtitles in all of the benchmark's prompts; `None` if it has none.
     """
 
     suite: Suite
@@ -69,6 +72,7 @@ class Plan:
     n_rows: int
     annotations: Annotations
     prompts: Prompts
+    subtitles: str | None = None
 
     def header(
         self, options: RunOptions, model: str, revision: str, processor: str, generation: dict[str, Any]
@@ -96,7 +100,7 @@ class Plan:
             prompt_hash=self.prompts.hash,
             frames={name: rule[name] for name in ("fps", "min_frames", "max_frames", "n_frames")},
             pixels={"max_pixels": rule["max_pixels"] or options.max_pixels},
-            generation=generation,
+            generation=generation | ({} if self.subtitles is None else {"subtitles": self.subtitles}),
             n_rows=self.n_rows,
             limit=options.limit,
         )
@@ -160,7 +164,14 @@ def _plan(suite: Suite, options: RunOptions) -> Plan:
         if task.row.key in seen:
             raise ValueError(f"{annotations.source} has two rows with the key {task.row.key!r}: remove one of them")
         seen.add(task.row.key)
-    return Plan(suite, protocol, tasks, len(every), annotations, prompts_of(suite.name, protocol))
+    prompts = prompts_of(suite.name, protocol)
+    return Plan(suite, protocol, tasks, len(every), annotations, prompts, _subtitles_hash(every))
+
+
+def _subtitles_hash(tasks: Sequence[Task]) -> str | None:
+    """Return a hash of the lines of all questions with subtitles; `None` if there are none."""
+    lines = {task.media: task.subtitles for task in tasks if isinstance(task, Question) and task.subtitles is not None}
+    return hashlib.sha256(repr(sorted(lines.items())).encode()).hexdigest()[:16] if lines else None
 
 
 def _with_pixels(task: Task, max_pixels: int) -> Task:
@@ -181,7 +192,7 @@ def model_name(name: str | os.PathLike) -> str:
 
 
 def model_revision(name: str | os.PathLike) -> str:
-    """Return a model's revision for headers: the commit on the Hub, or a hash of a folder's configs and file sizes."""
+    """Return a model's revision for headers: the commit on the Hub, or a hash of a folder's configs and weights."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         from huggingface_hub import try_to_load_from_cache
@@ -195,4 +206,14 @@ def model_revision(name: str | os.PathLike) -> str:
             digest.update(file.name.encode() + file.read_bytes())
         elif file.is_file() and file.suffix in (".safetensors", ".bin"):
             digest.update(f"{file.name} {file.stat().st_size}".encode())
+            _add_weights(digest, file)
     return digest.hexdigest()[:16]
+
+
+def _add_weights(digest: Any, file: Path) -> None:
+    """Add parts of a file of weights to a hash: training changes them, and reading all of a large model takes long."""
+    last = max(file.stat().st_size - _BLOCK_BYTES, 0)
+    with file.open("rb") as opened:
+        for place in sorted({last * number // (_BLOCKS - 1) for number in range(_BLOCKS)}):
+            opened.seek(place)
+            digest.update(opened.read(_BLOCK_BYTES))

@@ -202,6 +202,7 @@ class _Runner:
         rank: int,
     ):
         self.model, self.processor, self.plans, self.options = model, processor, plans, options
+        self._is_4bit = source.load_in_4bit
         self.folder, self.out, self.rank = folder, out, rank
         revision, name = model_revision(source.name), model_name(source.name)
         processor_name = model_name(source.base) if source.base else name
@@ -213,7 +214,7 @@ class _Runner:
         common = {
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "position_scheme": self.model.config.position_scheme,
-        }
+        } | ({"load_in_4bit": True} if self._is_4bit else {})
         if plan.suite.layout == "commentary":
             return common | {"query_form": self.options.query_form} | self._commentator(plan.protocol).settings()
         by_logits = any(isinstance(task, Question) and task.candidates for task in plan.tasks[:1])
@@ -344,7 +345,9 @@ class _Runner:
             result.n_done += sum(row.error is None for row in merged)
             result.failures |= {(plan.suite.name, row.key): row.error for row in merged if row.error is not None}
             if is_main:
-                write_rows(self._file(number), self.headers[number], merged)
+                asked = {row.key for row in merged}
+                beyond_limit = [row for key, row in rows.items() if key not in asked]  # of earlier runs
+                write_rows(self._file(number), self.headers[number], merged + beyond_limit)
         if is_main:
             for number in range(len(self.plans)):
                 for part in self._parts(number):

@@ -107,7 +107,7 @@ def grade_ovo(row: ChoiceRow) -> Grade:
 
     If the response is a list, one item must equal the answer. For counts, all digits are joined into one number.
     """
-    response = row.response
+    response = row.response if isinstance(row.response, list) else _text(row.response)
     if response is None:
         return WRONG
     if row.kind == COUNT:
@@ -123,13 +123,13 @@ def grade_ovo(row: ChoiceRow) -> Grade:
 def grade_mvbench(row: ChoiceRow) -> Grade:
     """Grade as MVBench's own code does: the first word of the response contains "(a)" or is contained in it.
 
-    Dots are removed from the word. MVBench's code counts an empty response as correct, since every text contains it;
-    here it is invalid and wrong.
+    Dots are removed from the word. MVBench's code counts a word without a letter, such as an empty one, as correct,
+    since every option contains it; here it is invalid and wrong.
     """
-    response = _text(row.response)
-    if response is None or not response.split("\n")[0].strip(" ("):
+    line = (_text(row.response) or "").split("\n")[0]
+    option = line.strip(" ").lower().split(" ")[0].replace(".", "")
+    if not option.strip("()"):
         return WRONG
-    option = response.split("\n")[0].lower().split(" ")[0].replace(".", "")
     answer = f"({row.answer.lower()})"
     return Grade(option in answer or answer in option, re.match(r"\(?[a-z]\b", option) is not None)
 

@@ -67,9 +67,9 @@ def _livestar_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
     """
     timings, clusters = [], []
     for row in rows:
-        captions = [int(span.end_s - row.begin_s) for span in row.reference if span.text.strip()]
+        captions = [_second_of(span.end_s, row) for span in row.reference if span.text.strip()]
         if captions:
-            shown = [int(turn.end_s - row.begin_s) for turn in row.turns if turn.text.strip()]
+            shown = [_second_of(turn.end_s, row) for turn in row.turns if turn.text.strip()]
             timings.append(livestar_timing(captions, shown))
             clusters.append(row.video)
     if not timings:
@@ -80,3 +80,8 @@ def _livestar_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
         value, se = weighted_mean(np.array(values), np.full(n, 1 / n), np.zeros(n, dtype=np.int64), clusters)
         figures.append(Figure(f"LiveStar {name}", value, n, unit, se=se))
     return figures
+
+
+def _second_of(time_s: float, row: CommentaryRow) -> int:
+    """Return the second of a row's clip that a time of the video is in."""
+    return int(round(time_s - row.begin_s, 6))  # 2.3 - 0.3 is a little less than 2

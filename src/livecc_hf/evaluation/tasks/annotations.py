@@ -83,10 +83,15 @@ def read_annotations(
     if not path.exists():
         raise FileNotFoundError(f"annotations {path} do not exist: expected a .json, .jsonl or .parquet file")
     found = [path] if path.is_file() else sorted(path.glob("*.json"))
+    return Annotations(_rows_of(found, path), path.name, revision_of(found))
+
+
+def revision_of(files: Sequence[Path]) -> str:
+    """Return a hash of files, by which results of other rows are recognised."""
     digest = hashlib.sha256()
-    for file in found:
+    for file in files:
         digest.update(file.read_bytes())
-    return Annotations(_rows_of(found, path), path.name, digest.hexdigest()[:16])
+    return digest.hexdigest()[:16]
 
 
 def _from_hub(suite: str, dataset_id: str, revision: str | None) -> tuple[Path, str, Sequence[str]]:

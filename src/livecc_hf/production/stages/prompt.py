@@ -116,10 +116,8 @@ class Prompt(ModelStage):
     def __post_init__(self):
         if not self.model:
             raise ValueError("prompt.model is not given: set it to the model's name at the endpoint prompt.base_url")
-        check_counts(self, "concurrency", "max_attempts", "max_answers", "give_up_after")
-        for name in ("timeout_s", "max_wait_s"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected seconds above 0")
+        check_counts(self, "concurrency", "max_answers", "give_up_after")
+        self._limits()
 
     def load(self) -> _Loaded:
         """Return the endpoint and the cache; the endpoint is not called yet.
@@ -128,9 +126,11 @@ class Prompt(ModelStage):
             ImportError: if httpx2 is not installed.
             ValueError: if the URL or the cache file cannot be used.
         """
-        limits = RetryLimits(self.timeout_s, self.max_attempts, self.max_wait_s)
         key = os.environ.get(self.api_key_env) or None
-        return _Loaded(ChatEndpoint(self.base_url, self.model, SCHEMA, key, limits), AnswerCache(self.cache))
+        return _Loaded(ChatEndpoint(self.base_url, self.model, SCHEMA, key, self._limits()), AnswerCache(self.cache))
+
+    def _limits(self) -> RetryLimits:
+        return RetryLimits(self.timeout_s, self.max_attempts, self.max_wait_s)
 
     def __call__(self, batch: pa.Table) -> StageResult:
         """Judge the clips of a batch in `CLIP_SCHEMA`.
