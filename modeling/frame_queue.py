@@ -158,8 +158,8 @@ class FrameQueue:
             `n_frames`.
         """
         del self._frames[behind : behind + n_frames], self._times_s[behind : behind + n_frames]
-        if self.n_turns == 0 and self._frames and self._times_s[0] is not None:
-            self.clock_start_s = self._times_s[0]  # the model has seen nothing yet: the stream starts here
+        if self.n_turns == 0:  # the model has seen nothing yet: the stream starts at the frames that are left
+            self.clock_start_s = self._times_s[0] if self._frames else None
         return n_frames
 
     def _checked_times(

@@ -151,7 +151,7 @@ def make_room(model: interfaces.ModelForStreams, request: TurnRequest, options: 
         kept = kept_spans(state.spans, options, request.end_s - options.vision_window_s)
         backbone = find_backbone(request.processor.backbone)
         state.evict(kept, backbone.shift_frequencies(model.model.language_model))
-    elif options.window == "reprefill":
+    elif options.window == "reprefill" and state.spans:
         needed = state.next_position + len(state.pending_ids) + len(request.prompt_ids) + request.max_new_tokens
         is_full = needed > model.config.text_config.max_position_embeddings
         if is_full or request.end_s - state.seen_from_s > REPREFILL_S:

@@ -1,6 +1,7 @@
 """Helpers for tests of pools."""
 
 import os
+import threading
 from pathlib import Path
 
 import torch
@@ -23,6 +24,14 @@ OPTIONS = StreamOptions(
 def run_all(pool):
     while pool.step():
         pass
+
+
+def run_in_time(function, limit_s=20):
+    """Run a function in a thread, so that a deadlock fails the test instead of stopping it."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    assert not thread.is_alive()
 
 
 def taken(stream):

@@ -265,6 +265,15 @@ def test_discard_waiting_drops_the_waiting_frames(frames, make_model, processor)
     stream.push(frames[:5])
     assert stream.discard_waiting() == 5
     assert stream.push(frames[:5]) == []
+    assert [(s.start_s, s.end_s) for s in stream.push(frames[5:8])] == [(0, 3), (3, 4)]
+
+
+def test_a_stream_whose_first_frames_were_discarded_starts_with_the_next(frames, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, **GREEDY)
+    stream.push(frames[:4], [0, 0.5, 1, 1.5])
+    stream.discard_waiting()
+    segments = stream.push(frames[:8], [100 + n / 2 for n in range(8)])
+    assert [(s.start_s, s.end_s) for s in segments] == [(100, 103), (103, 104)]
 
 
 def test_a_bfloat16_model_streams_finite_logits(frames, published_checkpoint):

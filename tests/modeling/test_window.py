@@ -5,7 +5,7 @@ import torch
 from operations import Operations
 from replay import Item, Replay
 
-from livecc_hf.modeling import StreamOptions
+from livecc_hf.modeling import ContextFullError, StreamOptions
 from livecc_hf.modeling.context import TEXT, VISION, Span, kept_spans
 from livecc_hf.modeling.kv_cache import KVCache
 
@@ -170,6 +170,20 @@ def test_a_reprefill_happens_before_the_context_is_full(scheme, frames, make_mod
     finally:
         text_config.max_position_embeddings = before
     assert len(segments) == 15
+
+
+@pytest.mark.parametrize("window", ["sliding", "reprefill", "none"])
+def test_a_first_turn_that_does_not_fit_is_a_clear_error(window, frames, make_model, processor):
+    model = make_model("mrope")
+    stream = model.start_stream(processor, window=window, previous="He said that. " * 30)
+    text_config = model.config.text_config
+    before = text_config.max_position_embeddings
+    try:
+        text_config.max_position_embeddings = 60
+        with pytest.raises(ContextFullError, match="at position 0 and its next turn needs .* the model knows 60"):
+            stream.push(frames[:6])
+    finally:
+        text_config.max_position_embeddings = before
 
 
 def test_which_spans_a_window_keeps():

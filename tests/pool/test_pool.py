@@ -6,7 +6,7 @@ import threading
 import weakref
 
 import pytest
-from pooled import OPTIONS, assert_same, run_all, taken
+from pooled import OPTIONS, assert_same, run_all, run_in_time, taken
 
 from livecc_hf import CommentaryPool
 from livecc_hf.acceleration.decode_slots import DecodeSlots
@@ -253,6 +253,27 @@ def test_a_pool_may_be_closed_by_its_own_thread(frames, model, processor):
     stream.push(frames[:9])
     assert stream.wait(30)
     assert [segment.end_s for segment in heard] == [3, 4, 5]
+
+
+def test_a_round_does_not_wait_for_itself(frames, model, processor):
+    """Without a thread, `on_segment` runs in the caller of `step`."""
+    heard = []
+
+    def hear(segment):
+        heard.append(segment)
+        assert not stream.wait()
+        with pytest.raises(RuntimeError, match="this thread runs a round"):
+            pool.step()
+        with pytest.raises(RuntimeError, match="this thread runs a round"), pool.paused():
+            pass
+        assert pool.close() == 0
+
+    pool = CommentaryPool(model, processor, max_streams=1, max_lag_s=60)
+    stream = pool.join(OPTIONS, on_segment=hear)
+    stream.push(frames[:9])
+    run_in_time(lambda: run_all(pool))
+    assert [segment.end_s for segment in heard] == [3, 4, 5]
+    assert stream.has_ended and stream.error is None
 
 
 @pytest.mark.parametrize("has_thread", [True, False])

@@ -10,6 +10,7 @@ from pooled import OPTIONS, assert_same, n_handles, resident_bytes, run_all, tak
 
 from livecc_hf import CommentaryPool
 from livecc_hf.modeling import ContextFullError
+from livecc_hf.modeling.kv_cache import KVCachePool
 from livecc_hf.pool import PoolFullError, PoolStoppedError
 from livecc_hf.pool.stream import StreamEndedError
 
@@ -241,6 +242,36 @@ def test_a_dead_pool_thread_ends_all_streams_with_an_error(frames, model, proces
             pool.join(OPTIONS)
         assert isinstance(pool.failure, PoolStoppedError)
         assert pool.round_s == 0
+
+
+def test_on_a_lost_device_every_stream_ends_with_the_error(frames, model, processor, monkeypatch):
+    ends = []
+    with CommentaryPool(model, processor, max_streams=3, max_lag_s=60).start() as pool:
+        streams = [pool.join(OPTIONS, on_end=ends.append) for _ in range(3)]
+        for stream in streams:
+            stream.push(frames[:6])
+            assert stream.take(20) is not None
+
+        def is_lost(*args, **keywords):
+            raise RuntimeError("the device is lost")
+
+        with monkeypatch.context() as patched:  # neither a pass nor clearing memory works any more
+            patched.setattr(model.model.visual, "forward", is_lost)
+            patched.setattr(KVCachePool, "clear_slot", is_lost)
+            with pool.paused():
+                for stream in streams:
+                    stream.push(frames[6:8])
+                question = streams[2].answer("What is shown?")
+            for stream in streams:
+                with pytest.raises(RuntimeError, match="the device is lost"):
+                    stream.take(20)
+            with pytest.raises(StreamEndedError):
+                question.result(20)
+        assert [str(error) for error in ends] == ["the device is lost"] * 3
+        assert len(pool) == 0 and pool.failure is None
+        later = pool.join(OPTIONS)
+        later.push(frames[:6])
+        assert later.take(20) is not None
 
 
 def test_a_slow_push_does_not_block_other_streams(frames, model, processor, monkeypatch):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from pooled import OPTIONS as LONG_TURNS
-from pooled import assert_same, run_all, taken
+from pooled import assert_same, run_all, run_in_time, taken
 
 from livecc_hf import CommentaryPool
 from livecc_hf.modeling.context import ContextFullError
@@ -67,6 +67,21 @@ def test_a_failed_answer_does_not_end_its_stream(frames, model, processor, monke
     run_all(pool)
     alone = model.start_stream(processor, OPTIONS)
     assert_same(taken(stream), alone.push(frames))
+
+
+def test_callbacks_of_an_answer_may_use_the_stream(frames, model, processor):
+    pool = CommentaryPool(model, processor, max_streams=1, max_lag_s=60)
+    stream = pool.join(OPTIONS)
+    failed = stream.answer(QUESTION)
+    failed.add_done_callback(lambda _: stream.push(frames[:6]))
+    run_in_time(lambda: run_all(pool))
+    with pytest.raises(ValueError, match="nothing has been seen yet"):
+        failed.result(0)
+    answered = stream.answer(QUESTION)
+    answered.add_done_callback(lambda _: stream.push(frames[6:8]))
+    run_in_time(lambda: run_all(pool))
+    assert answered.done()
+    assert_same(taken(stream), model.start_stream(processor, OPTIONS).push(frames[:8]))
 
 
 def test_pending_questions_fail_when_their_stream_ends(frames, model, processor):

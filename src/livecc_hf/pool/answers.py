@@ -14,7 +14,10 @@ MAX_WAITING = 8  # questions per stream
 
 
 class PooledAnswers:
-    """The questions of one stream, in order. The caller holds the stream's lock."""
+    """The questions of one stream, in order. The caller holds the stream's lock.
+
+    It completes the futures that the methods return without the lock, because their callbacks may use the stream.
+    """
 
     def __init__(self):
         self._waiting: deque[tuple[str, int, Future[str]]] = deque()
@@ -29,8 +32,9 @@ class PooledAnswers:
         self._waiting.append((question, max_new_tokens, future))
         return future
 
-    def begin(self, stream: CommentaryStream) -> TurnRequest | None:
-        """Return the answer to generate a part of in this round, if any; the future of an invalid question fails."""
+    def begin(self, stream: CommentaryStream) -> tuple[TurnRequest | None, list[tuple[Future[str], Exception]]]:
+        """Return the answer to generate a part of in this round, if any, and the futures of invalid questions."""
+        invalid: list[tuple[Future[str], Exception]] = []
         while self._current is None and self._waiting:
             question, max_new_tokens, future = self._waiting.popleft()
             if not future.set_running_or_notify_cancel():
@@ -38,8 +42,8 @@ class PooledAnswers:
             try:
                 self._current = stream.begin_answer(question, max_new_tokens, in_parts=True), future
             except Exception as error:
-                future.set_exception(error)
-        return None if self._current is None else self._current[0]
+                invalid.append((future, error))
+        return None if self._current is None else self._current[0], invalid
 
     def end(self, stream: CommentaryStream) -> tuple[Future[str], str]:
         """End the current answer, which is over or failed; return its future, and the text generated so far."""

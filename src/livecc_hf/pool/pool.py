@@ -160,8 +160,8 @@ class CommentaryPool:
 
     @property
     def is_this_thread(self) -> bool:
-        """Whether the caller is that thread, as in `on_segment`, and so must not wait for it."""
-        return self._thread is threading.current_thread()
+        """Whether rounds wait for the caller, as in `on_segment` or :meth:`paused`, so it must not wait for them."""
+        return self._thread is threading.current_thread() or self._rounds.is_this_thread
 
     @property
     def round_s(self) -> float:
@@ -169,7 +169,11 @@ class CommentaryPool:
         return self._rounds.lasts_s
 
     def paused(self) -> AbstractContextManager[None]:
-        """Start no rounds inside the context, for example until several streams have frames."""
+        """Start no rounds inside the context, for example until several streams have frames.
+
+        Raises:
+            RuntimeError: within a round, as in `on_segment`, or within another pause of this thread.
+        """
         return self._rounds.paused()
 
     def step(self) -> int:
@@ -177,6 +181,9 @@ class CommentaryPool:
 
         Returns:
             Number of generated turns and parts of answers; 0 if no stream had one.
+
+        Raises:
+            RuntimeError: as :meth:`paused`.
         """
         return self._rounds.run(lambda: self.streams)
 
@@ -248,7 +255,7 @@ class CommentaryPool:
     def close(self, timeout_s: float | None = None, drain: bool = True) -> int:
         """Comment on all waiting frames, then end all streams and the thread; no stream can join any more.
 
-        If the thread that runs the rounds calls it, for example in `on_segment`, it does not wait.
+        If rounds wait for the caller, for example in `on_segment`, it does not wait.
 
         Args:
             timeout_s: seconds after which to end the streams anyway; `None`: no limit.

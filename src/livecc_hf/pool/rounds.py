@@ -38,6 +38,7 @@ class Rounds:
         self.stats = PoolStats()
         self._model, self._end = model, end
         self._lock = threading.Lock()
+        self._owner: threading.Thread | None = None  # the thread that holds the lock
         self._began_s: float | None = None
 
     @property
@@ -46,11 +47,28 @@ class Rounds:
         began_s = self._began_s
         return 0.0 if began_s is None else time.monotonic() - began_s
 
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether the caller runs a round, as in `on_segment`, or has paused the rounds."""
+        return self._owner is threading.current_thread()
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Start no rounds inside the context."""
+        """Start no rounds inside the context.
+
+        Raises:
+            RuntimeError: if this thread runs a round, or has paused the rounds.
+        """
+        if self.is_this_thread:
+            raise RuntimeError(
+                "this thread runs a round, as in on_segment, or has paused the rounds: wait for its end before the next"
+            )
         with self._lock:
-            yield
+            self._owner = threading.current_thread()
+            try:
+                yield
+            finally:
+                self._owner = None
 
     def run(self, streams: Callable[[], Sequence[PooledStream]]) -> int:
         """Run a round.
@@ -60,8 +78,11 @@ class Rounds:
 
         Returns:
             Number of generated turns and parts of answers; 0 if no stream had one.
+
+        Raises:
+            RuntimeError: as :meth:`paused`.
         """
-        with self._lock:
+        with self.paused():
             self._began_s = began_s = time.monotonic()
             begun: list[_Begun] = []
             try:

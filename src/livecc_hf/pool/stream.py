@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -16,11 +17,14 @@ from livecc_hf.modeling.frames import PreparedFrames, as_tensor
 from livecc_hf.modeling.grammar import FRAME_STEP_S
 from livecc_hf.pool.answers import MAX_WAITING, PooledAnswers
 from livecc_hf.pool.overload import Backlog, OverloadedError, OverloadPolicy
+from livecc_hf.utils.text import one_line
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment, CommentaryStream
     from livecc_hf.modeling.turn import TurnRequest
     from livecc_hf.pool.stats import PoolStats
+
+_log = logging.getLogger(__name__)
 
 OnSegment = Callable[["CommentarySegment"], None]
 OnEnd = Callable[[Exception | None], None]
@@ -43,7 +47,7 @@ class Scheduler(Protocol):
 
     @property
     def is_this_thread(self) -> bool:
-        """Whether the caller is that thread."""
+        """Whether rounds wait for the caller."""
 
     def step(self) -> int:
         """Run a round; return the number of turns and parts of answers that were generated."""
@@ -203,7 +207,7 @@ class PooledStream:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the stream has ended; if no thread runs the rounds (`CommentaryPool.start`), run them.
 
-        If the thread that runs the rounds calls it, it returns at once.
+        If rounds wait for the caller, for example in `on_segment`, it returns at once.
 
         Args:
             timeout_s: most seconds to wait; `None`: no limit.
@@ -265,25 +269,29 @@ class PooledStream:
 
     def begin(self) -> TurnRequest | None:
         """Prepare the next turn, or part of an answer, if there is one."""
-        with self._lock:
-            if self._stream is None:
-                return None
-            waiting = self._stream.waiting
-            # A first turn that is ready goes before questions, which need one.
-            turn = self._answers.begin(self._stream) if waiting.n_turns or not waiting.n_ready() else None
-            if turn is None:
-                turn = self._stream.begin_turn(is_last=self.is_finished)
-            self._is_in_round = turn is not None
-            self._backlog.n_in_turn = 0 if turn is None else turn.n_frames
-            return turn
+        turn, invalid = None, []
+        try:
+            with self._lock:
+                if self._stream is None:
+                    return None
+                waiting = self._stream.waiting
+                if waiting.n_turns or not waiting.n_ready():  # a ready first turn goes before questions, which need one
+                    turn, invalid = self._answers.begin(self._stream)
+                if turn is None:
+                    turn = self._stream.begin_turn(is_last=self.is_finished)
+                self._is_in_round = turn is not None
+                self._backlog.n_in_turn = 0 if turn is None else turn.n_frames
+                return turn
+        finally:
+            for future, error in invalid:
+                future.set_exception(error)
 
     def settle(self) -> None:
         """End the stream's part in a round, also after a failure."""
         with self._lock:
             self._backlog.n_in_turn, self._is_in_round = 0, False
             leaving, self._leaving = self._leaving, None
-            if leaving is not None:
-                leaving.release()
+            _release(leaving)
 
     def undo(self, turn: TurnRequest) -> None:
         """Restore the stream to before a turn."""
@@ -295,7 +303,7 @@ class PooledStream:
         """End an answer that failed and whose last part was undone; the stream continues."""
         with self._lock:
             future = None if self._stream is None else self._answers.end(self._stream)[0]
-        if future is not None:  # without the lock: callbacks of the future may call this stream
+        if future is not None:
             future.set_exception(error)
 
     def complete(self, turn: TurnRequest) -> float | None:
@@ -306,7 +314,7 @@ class PooledStream:
                 segment, arrived_s = self._stream.end_turn(turn), self._backlog.complete_turn()
             elif self._stream is not None and turn.is_over:
                 answered = self._answers.end(self._stream)
-        if answered is not None:  # without the lock, as above
+        if answered is not None:
             future, text = answered
             future.set_result(text)
         if segment is None:
@@ -328,8 +336,8 @@ class PooledStream:
             unanswered = self._answers.close()
             if self._is_in_round:
                 self._leaving = stream  # the round still uses its memory
-            elif stream is not None:
-                stream.release()
+            else:
+                _release(stream)
             self._backlog.clear()
         with self._news:
             self._news.notify_all()
@@ -355,3 +363,12 @@ class PooledStream:
         except OverloadedError:
             self._scheduler.stats.count(n_refused=1)
             raise
+
+
+def _release(stream: CommentaryStream | None) -> None:
+    """Return a stream's memory to its pool; log a failure, such as of a lost device, since the stream ends anyway."""
+    if stream is not None:
+        try:
+            stream.release()
+        except Exception as error:
+            _log.warning("the memory of an ended stream cannot be used again: %s", one_line(error))
