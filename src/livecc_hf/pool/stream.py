@@ -269,7 +269,8 @@ class PooledStream:
 
     def begin(self) -> TurnRequest | None:
         """Prepare the next turn, or part of an answer, if there is one."""
-        turn, invalid = None, []
+        turn: TurnRequest | None = None
+        invalid: list[tuple[Future[str], Exception]] = []
         try:
             with self._lock:
                 if self._stream is None:
