@@ -20,6 +20,7 @@ from .card_sections import facts_table, find_section, read_facts_table, set_sect
 logger = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
+_CARD_BEFORE = "README-before.md"
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md"
 _TRAINING = "\n## Training\n"
 _TRAINING_SECTION = "training"
@@ -160,6 +161,21 @@ def update_training(folder: str | os.PathLike, training: Mapping[str, Any]) -> N
     if training and has_section:
         new = set_section(text, _TRAINING_SECTION, facts_table(training), "")
         path.write_text(new, newline=line_end_of(path), **encoding)
+
+
+def set_aside_card(folder: str | os.PathLike) -> Path | None:
+    """Rename a card that this package wrote for an earlier model in the folder, so that the next gets its own.
+
+    `update_training` keeps everything in a card but the facts about training, such as the base model.
+
+    Returns:
+        The card's new path; `None` if there is no such card.
+    """
+    path = Path(folder) / CARD_FILE
+    comment = f"<!-- livecc:{_TRAINING_SECTION} -->"
+    if not path.is_file() or comment not in path.read_text(encoding="utf-8", errors="surrogateescape"):
+        return None
+    return path.replace(path.with_name(_CARD_BEFORE))
 
 
 def short_name(source: str) -> str:

@@ -24,6 +24,7 @@ from .options.recipe import Recipe, parse
 from .saving.checkpoints import (
     RUN_STATE_FILE,
     check_files,
+    check_other_model,
     check_same_run,
     last_whole_checkpoint,
     list_checkpoints,
@@ -56,13 +57,14 @@ def train(recipe: Recipe) -> None:
         ValueError: if the recipe or the checkpoint is invalid, or they do not match.
         FileNotFoundError: if a dataset is missing.
     """
+    check_other_model(recipe.training.output_dir, recipe.model.use_peft)
     checkpoint = start_from(recipe)
     if recipe.training.push_to_hub:
         require_token(recipe.training.hub_token)
     make_output_folder(Path(recipe.training.output_dir))
     trainer = build_trainer(recipe)
     if checkpoint is None:
-        trainer.forget_skipped()
+        trainer.forget_earlier_run()
     elif (state := read_run_state(checkpoint)) is not None:
         check_same_run(checkpoint, state, trainer.identity, trainer.global_batch)
         trainer.restore(state)

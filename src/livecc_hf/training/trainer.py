@@ -14,7 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, ro
 from transformers.utils import PushInProgress
 from trl import SFTTrainer
 
-from livecc_hf.checkpoints.cards import preserve_card
+from livecc_hf.checkpoints.cards import preserve_card, set_aside_card
 from livecc_hf.data.batches.loader import BOOKKEEPING, BatchLoader
 from livecc_hf.data.samples.pixels import normalise_pixels
 from livecc_hf.data.samples.sample import IGNORE_INDEX
@@ -94,10 +94,13 @@ class LiveCCTrainer(SFTTrainer):
         per_step_s = float(self._shown_s) / (self.state.global_step - self._shown_from_step)
         return per_step_s * self.args.world_size * self.state.global_step / 3600
 
-    def forget_skipped(self) -> None:
-        """Clear the skip list of an earlier run in the same folder."""
-        if self.ledger is not None and self.is_world_process_zero():
-            self.ledger.forget_after(0)
+    def forget_earlier_run(self) -> None:
+        """Clear the skip list of an earlier run in the same folder, and set its card aside."""
+        if self.is_world_process_zero():
+            if self.ledger is not None:
+                self.ledger.forget_after(0)
+            if (before := set_aside_card(self.args.output_dir)) is not None:
+                logger.warning("%s held the card of an earlier run, which is now %s", self.args.output_dir, before.name)
 
     def restore(self, state: RunState) -> None:
         """Restore the counts from a checkpoint; `train` loads weights, optimizer and random state."""

@@ -211,6 +211,25 @@ def _has_trainer_state(checkpoint: Path) -> bool:
     return True
 
 
+def check_other_model(output_dir: str | Path, is_adapter: bool) -> None:
+    """Check that an output folder does not hold a model of the other kind, with which the saved one would be loaded.
+
+    Args:
+        output_dir: the run's output folder.
+        is_adapter: whether the run saves an adapter; otherwise it saves a whole model.
+
+    Raises:
+        ValueError: if it holds a whole model and the run trains an adapter, or the reverse.
+    """
+    found = sorted(Path(output_dir).glob("model*.safetensors" if is_adapter else "adapter_*"))
+    if found:
+        there, ours = ("a whole model", "an adapter") if is_adapter else ("an adapter", "a whole model")
+        raise ValueError(
+            f"output_dir {output_dir} holds {there} ({found[0].name}), and this run would save {ours} there, so that "
+            "both would be loaded together: give another output_dir, or remove the model there"
+        )
+
+
 def check_same_run(checkpoint: str | Path, state: RunState, identity: RunIdentity, global_batch: int) -> None:
     """Check that a checkpoint has this run's data, order, batch and fixed options; log other changes.
 
