@@ -12,7 +12,7 @@ from livecc_hf.data.batches.packing import plan_singles
 from .announcing import AnnouncementCallback
 from .live_commentary import LiveCommentaryCallback
 from .model.loading import load_recipe_processor, load_trainable_model
-from .model.parts import lora_config
+from .model.parts import lora_config, train_full_modules_in_float32
 from .optim import MuonAdamW, muon_groups
 from .rows import open_run_data, shared_query
 from .saving.finishing import AdapterFinisher, ModelFinisher
@@ -74,6 +74,8 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
         callbacks=[AnnouncementCallback(len(data.train), len(data.held_out or ()), len(data.packs))],
     )
     finisher.trainer = trainer
+    if recipe.model.use_peft and (training.bf16 or training.fp16) and not training.deepspeed:
+        train_full_modules_in_float32(trainer.model)  # DeepSpeed keeps its own copies
     commentary = data.held_out and LiveCommentaryCallback.of_data(data.held_out, ours.commentary_clips, trainer)
     if commentary:
         trainer.add_callback(commentary)

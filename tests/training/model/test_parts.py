@@ -21,6 +21,8 @@ from livecc_hf.training.model.parts import (
     quantization_config,
     set_trainable,
 )
+from livecc_hf.training.options.recipe import parse
+from livecc_hf.training.setup import build_trainer
 
 
 @pytest.fixture
@@ -246,3 +248,18 @@ def test_liger_has_kernels_for_each_language_model(model_type):
     assert model_type.removesuffix("_text") in kernels_for(model_type).__name__
     with pytest.raises(ValueError, match="no kernels for gpt_0: turn it off"):
         kernels_for("gpt_0")
+
+
+@pytest.mark.parametrize("quantised", [False, True], ids=["bfloat16", "4 bits"])
+def test_a_module_that_trains_in_full_next_to_an_adapter_learns_from_small_updates(recipe, quantised):
+    """In bfloat16, steps of 1e-6 leave all but the smallest weights as they are."""
+    if quantised:
+        pytest.importorskip("bitsandbytes")
+    changes = {"use_peft": True, "lora_modules_to_save": ["lm_head"], "train_parts": ["language_model"], "max_steps": 1}
+    changes |= {"dtype": "bfloat16", "bf16": True, "optimizer": "trainer", "learning_rate": 1e-6, "weight_decay": 0.0}
+    trainer = build_trainer(parse(["--config", recipe(**changes, load_in_4bit=quantised)]))
+    head = trainer.model.get_base_model().lm_head.modules_to_save["default"].weight
+    before = head.detach().clone()
+    trainer.train()
+    assert (head != before).float().mean() > 0.95
+    assert trainer.model.get_base_model().model.language_model.norm.weight.dtype == torch.bfloat16

@@ -140,6 +140,23 @@ def lora_config(
     )
 
 
+def train_full_modules_in_float32(model: nn.Module) -> None:
+    """Convert the modules that train in full next to an adapter (`lora_modules_to_save`) to float32, in place.
+
+    They are copies in the base's dtype, and bfloat16 is too coarse for small updates. peft converts only its own layers,
+    and TRL converts everything that trains on a quantised base to bfloat16.
+
+    Args:
+        model: a model with an adapter, which computes under autocast.
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    for wrapper in model.modules():
+        if isinstance(wrapper, ModulesToSaveWrapper):
+            for parameter in wrapper.modules_to_save.parameters():
+                parameter.data = parameter.data.float()
+
+
 def quantization_config(
     model_config: ModelConfig, parts: Sequence[str] = ("language_model",)
 ) -> BitsAndBytesConfig | None:
