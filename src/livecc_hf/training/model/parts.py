@@ -143,8 +143,8 @@ def lora_config(
 def train_full_modules_in_float32(model: nn.Module) -> None:
     """Convert the modules that train in full next to an adapter (`lora_modules_to_save`) to float32, in place.
 
-    They are copies in the base's dtype, and bfloat16 is too coarse for small updates. peft converts only its own layers,
-    and TRL converts everything that trains on a quantised base to bfloat16.
+    They are copies in the base's dtype, and bfloat16 is too coarse for small updates. peft converts only its own
+    layers, and TRL converts everything that trains on a quantised base to bfloat16.
 
     Args:
         model: a model with an adapter, which computes under autocast.
