@@ -51,13 +51,28 @@ class TestSubRip:
         text = "00:00:01 --> 00:00:02\none\n00:00:02,5 --> 00:00:03\ntwo\n"
         assert file_words(read_captions(write(tmp_path, "a.srt", text))) == [(1.0, 2.0, "one"), (2.5, 3.0, "two")]
 
+    def test_times_of_a_hundred_hours_and_of_microseconds(self, tmp_path):
+        text = "1\n100:00:01.500000 --> 100:00:02.250000\none\n"
+        first = 360_001.5
+        assert file_words(read_captions(write(tmp_path, "a.srt", text))) == [(first, first + 0.75, "one")]
+        timed = "100:00:01.500000 --> 100:00:02.250000\none<100:00:02.000000><c> two</c>"
+        words = file_words(read_captions(write(tmp_path, "a.vtt", vtt(timed))))
+        assert words == [(first, first + 0.5, "one"), (first + 0.5, first + 0.75, "two")]
+
     def test_line_ends_that_were_converted_twice(self, tmp_path):
         path = tmp_path / "a.srt"
         path.write_bytes(srt("one", "two").replace("\n", "\r\r\n").encode())
         assert said(path) == ["one", "two"]
 
     @pytest.mark.parametrize(
-        "wrong", ["00:00:02,000 --> soon", "00:00:09,000 --> 00:00:02,000", "0:0:0:2,0 --> 0:0:0:3,0"]
+        "wrong",
+        [
+            "00:00:02,000 --> soon",
+            "00:00:09,000 --> 00:00:02,000",
+            "0:0:0:2,0 --> 0:0:0:3,0",
+            "-00:00:02,000 --> 00:00:03,000",
+            "00:00:02,000 --> -00:00:03,000",
+        ],
     )
     def test_a_cue_with_invalid_times_is_skipped_and_reported(self, tmp_path, wrong):
         text = srt("one", "two", "three").replace("00:00:02,000 --> 00:00:03,000", wrong)

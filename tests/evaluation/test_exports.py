@@ -243,6 +243,17 @@ def test_commentaries_without_turns_cannot_be_exported(tmp_path):
         export(path, "x", tmp_path / "out.jsonl")
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_result_does_not_replace_the_commentaries(folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    path = write(tmp_path / "mine.jsonl", commentary("mine"))
+    before, given = path.read_bytes(), tmp_path if folder else path
+    for make in (lambda: export(given, "proact-vl", path), lambda: report(given, path)):
+        with pytest.raises(ValueError, match=r"mine.jsonl is one of the files that are read: choose another place"):
+            make()
+    assert path.read_bytes() == before
+
+
 def test_windows_are_not_run(tmp_path):
     from livecc_hf.evaluation.running.plan import RunOptions, make_plans
 

@@ -22,14 +22,15 @@ from .words import Lost
 _TIME = r"(\d+:[\d:]*(?:[.,]\d+)?)"
 # A timing line, with SubRip's cue number before it and WebVTT's settings after it.
 _CUE_TIMES = re.compile(rf"^(?:\d+[ \t]*\n)?[ \t]*{_TIME}[ \t]*-->[ \t]*{_TIME}(?:[ \t][^\n]*)?(?:\n|\Z)", re.MULTILINE)
-# Malformed timing lines: in WebVTT any other line with an arrow, in SubRip only one that begins with a time.
+# Malformed timing lines: in WebVTT any other line with an arrow, in SubRip only one that begins with a time, which may
+# be negative.
 _ARROW = re.compile(r"^(?:\d+[ \t]*\n)?[^\n]*-->[^\n]*$", re.MULTILINE)
-_TIMES_ARROW = re.compile(r"^(?:\d+[ \t]*\n)?[ \t]*[\d:.,]*\d:\d[^\n]*-->[^\n]*$", re.MULTILINE)
-_INNER_TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
+_TIMES_ARROW = re.compile(r"^(?:\d+[ \t]*\n)?[ \t]*[-\u2212]?[\d:.,]*\d:\d[^\n]*-->[^\n]*$", re.MULTILINE)
+_INNER_TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}[.,]\d+"
 _WORD_TIME = re.compile(rf"<{_INNER_TIME}>")
 _TIMED_WORD = re.compile(rf"<({_INNER_TIME}|\0)>((?:[^<\n]+|<(?!{_INNER_TIME}>|\0>))*)")
 _CUE_START = "\0"  # marks the start of a cue; files that contain it are refused
-_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d+))?")
 _CLOCK_CHARS = 12  # length of 00:00:00.000, the form in nearly all files
 _CLOCK_DIGITS = [0, 1, 3, 4, 6, 7, 9, 10, 11]
 _CLOCK_MS = np.array([36_000_000, 3_600_000, 600_000, 60_000, 10_000, 1_000, 100, 10, 1])
@@ -126,7 +127,7 @@ def _seconds(clocks: list[str]) -> np.ndarray:
             seconds.append(np.nan)
             continue
         hours, minutes, whole, decimals = match.groups(default="0")
-        total_ms = (int(hours) * 3600 + int(minutes) * 60 + int(whole)) * 1000 + int(decimals.ljust(3, "0"))
+        total_ms = (int(hours) * 3600 + int(minutes) * 60 + int(whole)) * 1000 + int(decimals[:3].ljust(3, "0"))
         seconds.append(total_ms / 1000)
     return np.array(seconds, np.float64)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from livecc_hf.utils.output_file import check_not_read
+
 from .predictions.inf_streams import write_chunks
 from .predictions.proact_vl import write_seconds
 from .predictions.published import read_commentary_file
@@ -25,11 +27,12 @@ def export(predictions: str | os.PathLike, format: str, out: str | os.PathLike) 
 
     Raises:
         OSError: if a file cannot be read or written.
-        ValueError: if the format is unknown, or no commentary has turns.
+        ValueError: if the format is unknown, no commentary has turns, or `out` is the file of commentaries itself.
     """
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}: expected {' or '.join(FORMATS)}")
     rows = read_commentary_file(predictions)
+    check_not_read(out, [rows.source])
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     if format == "proact-vl":
         return write_seconds(out, rows)

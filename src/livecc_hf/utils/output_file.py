@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from .output_folder import make_output_folder
@@ -30,6 +31,17 @@ def check_writable(path: Path, option: str) -> None:
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise ValueError(f"{option} {os.fspath(path)} cannot be written ({reason}): choose another place") from None
+
+
+def check_not_read(path: str | os.PathLike, inputs: Iterable[str | os.PathLike]) -> None:
+    """Check that a file to write is none of the files that are read.
+
+    Raises:
+        ValueError: if it is.
+    """
+    path = Path(path)
+    if path.exists() and any(Path(given).exists() and path.samefile(given) for given in inputs):
+        raise ValueError(f"{path} is one of the files that are read: choose another place for the result")
 
 
 def make_place(path: Path, option: str) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -290,6 +291,30 @@ def test_killed_while_judging(sides, tmp_path):
     assert len(server.requests) - n_before <= 2 * N - kept
     rows = read_rows(out).rows
     assert len(rows) == len({json.dumps(row.id) for row in rows}) == 2 * N
+
+
+def test_an_interrupted_run_says_that_it_waits_for_replies_and_keeps_them(sides, tmp_path):
+    is_interrupted = threading.Event()
+
+    def late(n, body):
+        is_interrupted.wait(60)
+        return longer_wins(n, body)
+
+    with serve_chat(late) as server:
+        arguments = [*map(str, sides[:2]), "--out", str(tmp_path / "v.jsonl"), "--judge", "judge-1"]
+        arguments += ["--base-url", server.url, "--annotations", str(sides[2]), "--concurrency", "2"]
+        command = [sys.executable, "-m", "livecc_hf.cli.main", "evaluate", "judge", *arguments]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while len(server.requests) < 2 and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.readline()
+        is_interrupted.set()
+        _, rest = process.communicate()
+        assert (process.returncode, rest) == (130, "interrupted\n")
+        assert said == "waiting for 2 replies, 120 s at most: the next run has them from the cache\n"
+        assert run(sides, tmp_path / "v.jsonl", server).n_cached == 2
+    assert len(server.requests) == 2 * N
 
 
 def test_a_revision_that_nothing_is_read_at_is_refused(sides, tmp_path):

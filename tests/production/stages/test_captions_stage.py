@@ -75,6 +75,15 @@ def test_what_captions_lost_is_said_also_where_they_are_optional(tmp_path):
             assert result.kept["words"].is_null().to_pylist() == [False, True, True, False, True, True]
 
 
+def test_given_words_that_are_too_few_are_not_lost_in_silence():
+    batch = videos(2, words=words_array([[(0, 1, "Few"), (1, 2, "words")], None]), duration_s=[36.0] * 2)
+    result = Captions(required=False)(batch)
+    assert result.kept["words"].is_null().to_pylist() == [True, True]
+    [lost] = result.dropped.to_pylist()
+    assert (lost["id"], lost["reason"], lost["value"], lost["hours"]) == ("v0", "few_words", 2, None)
+    assert lost["detail"] == "kept without words: 2 different words: expected at least 30"
+
+
 def test_captions_whose_words_cannot_be_told_apart_cost_their_video(tmp_path, monkeypatch):
     from livecc_hf.captions import segmentation
     from livecc_hf.utils.extras import MissingExtraError

@@ -340,10 +340,16 @@ def _judge_all(calls: list[_Call], n_total: int, asker: _Asker, file: RowFile, r
                         result.n_invalid += 1
                         result.invalid_reply = row.reply
                     progress.add()
-        except BaseException:
+        except BaseException as error:
             failures.stop.set()
             for future in running:
                 future.cancel()
+            n_asked = sum(future.running() for future in running)
+            if isinstance(error, KeyboardInterrupt) and n_asked:
+                limit = f"{asker.options.limits.timeout_s:g} s at most"
+                say(
+                    f"waiting for {counted(n_asked, 'reply', 'replies')}, {limit}: the next run has them from the cache"
+                )
             raise
     progress.end()
 

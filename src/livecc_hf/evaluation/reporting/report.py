@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from livecc_hf.utils.output_file import check_not_read
+
 from ..scorers.figures import Score
 from ..scoring import read_sets, score_sets
 from ..suites import suite_of
@@ -39,10 +41,11 @@ def report(
 
     Raises:
         OSError: if a file cannot be read or written.
-        ValueError: if a file is not in a known format, or its rows cannot be scored.
+        ValueError: if a file is not in a known format, its rows cannot be scored, or `out` is one of the files.
         ImportError: if matplotlib is not installed.
     """
     sets = read_sets(paths, model_name)
+    check_not_read(out, [item.source for item in sets])
     scores = score_sets(sets, incomplete=incomplete)
     pictures = no_thumbnails if videos is None else thumbnails_from(VideoFolder(videos))
     references = {}

@@ -95,7 +95,7 @@ class Captions(Stage):
                     f"{counted(int(n_distinct[row]), 'different word')}: expected at least {self.min_distinct_words}"
                 )
                 faults.refuse(row, "few_words", detail)
-        has_captions = inline_rows | np.array([bool(path) for path in paths], bool)
+        has_captions = ~is_wanted | inline_rows | np.array([bool(path) for path in paths], bool)
         return self._result(batch, words, faults, n_distinct, has_captions)
 
     def _result(
