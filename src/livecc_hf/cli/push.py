@@ -14,13 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Check a folder, upload it to the Hub (private unless --public) and verify the upload. After an interruption, "
         "run the command again to continue."
     )
-    parser.add_argument("folder", metavar="FOLDER", help="a model, an adapter, a merged model or a Space")
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="a model, an adapter, a merged model, a Space or generation code"
+    )
     parser.add_argument("repo", metavar="USER/NAME", help="repository; created if it does not exist")
     parser.add_argument(
         "--public", action="store_true", help="create a public repository, and allow pushing to an existing public one"
     )
     place = parser.add_mutually_exclusive_group()
-    place.add_argument("--revision", metavar="BRANCH", help="branch; created if it does not exist (default: main)")
+    place.add_argument("--revision", metavar="BRANCH", help="branch; created if it does not exist; default: main")
     place.add_argument("--pr", action="store_true", help="open a pull request")
     parser.add_argument("--base-id", metavar="ID", help="Hub id of an adapter's base, if the folder names a local path")
     parser.add_argument("--license", metavar="L", help="licence, written into the uploaded card")

@@ -15,7 +15,7 @@ def add_shard_size(parser: argparse.ArgumentParser) -> None:
         type=parse_size,
         default="2GB",
         metavar="SIZE",
-        help="largest weight file, such as 500MB (default: %(default)s)",
+        help="largest weight file, such as 500MB; default: %(default)s",
     )
 
 

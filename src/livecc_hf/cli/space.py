@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("out", metavar="OUT", help="folder to write; must not exist, or be empty")
     parser.add_argument("--model", required=True, metavar="ID", help="Hub id of the model or adapter")
-    parser.add_argument("--title", metavar="TEXT", help="title of the Space (default: the model's name)")
+    parser.add_argument("--title", metavar="TEXT", help="title of the Space; default: the model's name")
     parser.add_argument("--no-check", action="store_true", help="do not check that the model is on the Hub")
 
 

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("urls", metavar="URLS_FILE", help="a text file with one URL a line; # begins a comment")
     parser.add_argument("out", metavar="OUT", help="folder for the videos")
     parser.add_argument(
-        "--languages", default="en", metavar="A,B", help="languages of captions to fetch (default: %(default)s)"
+        "--languages", default="en", metavar="A,B", help="languages of captions to fetch; default: %(default)s"
     )
     parser.add_argument(
         "--max-height",
@@ -35,10 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=5.0,
         metavar="S",
-        help="minimum seconds between videos; at random up to 3 times as many (default: %(default)s)",
+        help="minimum seconds between videos; at random up to 3 times as many; default: %(default)g",
     )
     parser.add_argument(
-        "--retries", type=int, default=10, metavar="N", help="retries of a request (default: %(default)s)"
+        "--retries", type=int, default=10, metavar="N", help="retries of a request; default: %(default)s"
     )
     parser.add_argument("--cookies", metavar="FILE", help="a cookies.txt file")
 

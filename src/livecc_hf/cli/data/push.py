@@ -15,11 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Upload a dataset folder to the Hub in parts. After an interruption, run the command again to continue."
     )
     parser.add_argument("folder", metavar="FOLDER", help="the result of livecc data build, or a dataset folder")
-    parser.add_argument("repo", metavar="REPO", help="USER/NAME; created if it does not exist")
+    parser.add_argument("repo", metavar="USER/NAME", help="repository; created if it does not exist")
     parser.add_argument(
         "--public", action="store_true", help="create a public repository, and allow pushing to an existing public one"
     )
-    parser.add_argument("--revision", metavar="BRANCH", help="branch; created if it does not exist (default: main)")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch; created if it does not exist; default: main")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,13 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "without your own videos: livecc train --recipe own-videos/tiny-cpu"
     )
     parser.add_argument("out", metavar="FOLDER", help="folder for the videos, each with a caption file")
-    parser.add_argument("--videos", type=int, default=64, metavar="N", help="number of videos (default: %(default)s)")
+    parser.add_argument("--videos", type=int, default=64, metavar="N", help="number of videos; default: %(default)s")
     parser.add_argument(
         "--seconds",
         type=int,
         default=16,
         metavar="S",
-        help="length of each video in seconds, 4 or more (default: %(default)s)",
+        help="length of each video in seconds, 4 or more; default: %(default)s",
     )
     parser.add_argument(
         "--narrator",
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="number of the first scene; other numbers give new scenes (default: %(default)s)",
+        help="number of the first scene; other numbers give new scenes; default: %(default)s",
     )
 
 

@@ -24,13 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--base-url",
         default="http://localhost:8000/v1",
         metavar="URL",
-        help="an endpoint with OpenAI's chat completions API (default: %(default)s, vLLM's address)",
+        help="an endpoint with OpenAI's chat completions API; default: %(default)s, vLLM's address",
     )
     parser.add_argument(
         "--api-key-env",
         default="OPENAI_API_KEY",
         metavar="NAME",
-        help="environment variable with the API key (default: %(default)s)",
+        help="environment variable with the API key; default: %(default)s",
     )
     parser.add_argument(
         "--protocol",
@@ -48,17 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="ask N times; 2 gives test-retest agreement")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
     parser.add_argument(
-        "--concurrency", type=int, default=16, metavar="N", help="concurrent requests (default: %(default)s)"
+        "--concurrency", type=int, default=16, metavar="N", help="concurrent requests; default: %(default)s"
     )
     parser.add_argument(
         "--timeout",
         type=float,
         default=120.0,
         metavar="S",
-        help="longest wait for a reply, in seconds (default: %(default)s)",
+        help="longest wait for a reply, in seconds; default: %(default)g",
     )
     parser.add_argument(
-        "--attempts", type=int, default=5, metavar="N", help="attempts per question (default: %(default)s)"
+        "--attempts", type=int, default=5, metavar="N", help="attempts per question; default: %(default)s"
     )
     parser.add_argument("--cache", type=Path, metavar="FILE", help="cache of replies across runs; default: next to OUT")
 

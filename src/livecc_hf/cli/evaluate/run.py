@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--query-form",
         choices=("instruct", "base"),
         default="instruct",
-        help="form of the query for commentary: that of the model's training (default: %(default)s)",
+        help="form of the query for commentary: that of the model's training; default: %(default)s",
     )
     # The protocol sets the minimum pixels of a frame.
     add_model_arguments(parser.add_argument_group("model"), has_default=False, frame_options=("max_pixels",))
