@@ -16,6 +16,7 @@ pytest.importorskip("websockets")
 sys.path.insert(0, str(Path(__file__).parent))
 from served import OPTIONS, Client, Served, wait_for
 
+import livecc_hf.pool.rounds
 from livecc_hf.assets import demo_clip_path
 from livecc_hf.cli.main import main
 from livecc_hf.serve.server import listen, make_server
@@ -88,6 +89,44 @@ def test_a_model_that_cannot_be_loaded_is_reported():
         assert reason.startswith("not_ready: ")
 
     run_while_loading(load, check)
+
+
+@pytest.mark.parametrize("while_loading", [True, False])
+def test_stopping_ends_the_warm_up_after_its_round(while_loading, model, processor, monkeypatch):
+    has_begun, may_go_on = threading.Event(), threading.Event()
+    starts, sizes = [], []
+    generate = livecc_hf.pool.rounds.generate
+
+    def wait():
+        has_begun.set()
+        assert may_go_on.wait(60)
+
+    def load():
+        if while_loading:
+            wait()
+        return model, processor
+
+    def generates(model, requests):
+        sizes.append(len(requests))
+        wait()
+        generate(model, requests)
+
+    monkeypatch.setattr(livecc_hf.pool.rounds, "generate", generates)
+    service = CommentaryService(None, None, ServeSettings(), OPTIONS, load=load, on_start=starts.append)
+    server = make_server(service)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listen("127.0.0.1", 0)]})
+    thread.start()
+    try:
+        assert has_begun.wait(60)
+        server.should_exit = True
+        wait_for(lambda: service.state == "stopping")
+        wait_for(lambda: while_loading or service.pool._is_closing)
+    finally:
+        may_go_on.set()
+        thread.join(60)
+    assert not thread.is_alive()
+    assert sizes == ([] if while_loading else [1])
+    assert starts == [None] and service.state == "stopping"
 
 
 def test_a_missing_file_is_reported_in_one_line(capsys):

@@ -14,6 +14,7 @@ import pytest
 from media import number_of
 from senders import FPS, LiveServer, free_port
 
+from livecc_hf.assets import demo_clip_path
 from livecc_hf.sources import SourceLostError, SourceOpenError, open_source
 
 QUICK = {"open_timeout_s": 6, "stall_s": 2, "first_backoff_s": 0.1, "max_backoff_s": 0.3, "max_reconnects": 20}
@@ -289,6 +290,21 @@ def test_a_consumer_may_leave_and_the_reader_ends(server):
         time.sleep(0.05)
     assert not any(thread.name == "livecc-feed" for thread in threading.enumerate())
     assert threading.active_count() <= before + 2  # the server's threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
+@pytest.mark.parametrize("realtime", [False, True])
+def test_a_consumer_may_leave_and_the_file_is_closed(realtime):
+    def n_open():
+        handles = os.listdir("/proc/self/fd")  # noqa: PTH208
+        return sum(os.path.realpath(f"/proc/self/fd/{handle}") == os.fspath(clip) for handle in handles)
+
+    clip = demo_clip_path().resolve()
+    with open_source(clip, realtime=realtime) as source:
+        for _ in source:
+            assert n_open() == 1
+            break
+    assert n_open() == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")

@@ -208,6 +208,7 @@ class CommentaryPool:
 
         Raises:
             ValueError: if streams have joined already, or `frame_px` is not a size.
+            PoolFullError: if the pool is closed meanwhile.
             TimeoutError: if the pool's thread generates nothing for half an hour.
             Exception: an error of the model that keeps it from generating.
         """
@@ -240,6 +241,7 @@ class CommentaryPool:
                     self.step()
                 for stream in streams:
                     if stream.take(_WARM_UP_TIMEOUT_S) is None:
+                        self._check_open()
                         raise TimeoutError(f"the model generated nothing in {_WARM_UP_TIMEOUT_S:g} s")
         if self.stats.n_rounds_apart:
             _log.warning("warm-up: %d streams at once fail, and will be slow one by one: allow fewer", n_streams)
@@ -320,11 +322,14 @@ class CommentaryPool:
         with self._changed:
             self._changed.notify_all()
 
-    def _check_room(self) -> None:
+    def _check_open(self) -> None:
         if self.failure is not None:
             raise self.failure
         if self._is_closing:
             raise PoolFullError("the pool is closed: make a new one")
+
+    def _check_room(self) -> None:
+        self._check_open()
         n_streams = len(self._streams) + self._n_joining
         if n_streams >= self.max_streams:
             self.stats.count(n_refused=1)

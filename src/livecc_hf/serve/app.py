@@ -65,6 +65,7 @@ def create_app(service: CommentaryService, has_page: bool = True, clip: Path | N
                 service.end_sessions()
         finally:
             if loading is not None:
+                await asyncio.to_thread(service.close_pool)  # ends a warm-up
                 await loading  # a thread cannot be stopped
             await asyncio.to_thread(service.stop)
 

@@ -94,12 +94,16 @@ class CommentaryService:
     def start(self) -> None:
         """Load the model unless it is loaded, and warm up the pool, so that the first client does not wait.
 
+        Once the service stops, this returns without a warm-up, or raises the error of its closed pool.
+
         Raises:
             Exception: whatever loading or warm-up raises.
         """
         self.model.load()
         began_s = time.monotonic()
         pool = self._make_pool() if self.pool is None else self.pool
+        if self.state != "starting":  # `close_pool` may have come before there was a pool
+            return
         pool.start()
         self.warm_up_streams = pool.warm_up(self.model.options)
         self.warm_up_s = time.monotonic() - began_s
@@ -112,10 +116,11 @@ class CommentaryService:
         try:
             self.start()
         except Exception as error:
-            failure = error
+            failure = None if self.state == "stopping" else error
+        if failure is not None:
             if self._on_start is None:
-                _log.exception("the model could not be loaded")
-            self._load_failure = f"the model could not be loaded ({one_line(error)})"
+                _log.error("the model could not be loaded", exc_info=failure)
+            self._load_failure = f"the model could not be loaded ({one_line(failure)})"
             self.state = "failed"
         if self._on_start is not None:
             self._on_start(failure)
@@ -130,11 +135,15 @@ class CommentaryService:
             raise RuntimeError("the model is not loaded yet: call start first")
         return self.pool
 
-    def stop(self) -> None:
-        """End all streams and threads."""
+    def close_pool(self) -> None:
+        """End all streams, also of a warm-up, after the round in progress."""
         self.state = "stopping"
         if self.pool is not None:
             self.pool.close(self.settings.max_round_s, drain=False)
+
+    def stop(self) -> None:
+        """End all streams and threads."""
+        self.close_pool()
         self.threads.shutdown()
 
     def end_sessions(self) -> None:

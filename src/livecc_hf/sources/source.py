@@ -184,6 +184,8 @@ class Source:
                 yield chunk
         finally:
             self.close()
+            if self._feed is None and isinstance(self._chunks, Generator):
+                self._chunks.close()  # the file, which this source still refers to
             self._pass_messages()
 
     def note_lag(self, chunk: FrameChunk) -> float:
