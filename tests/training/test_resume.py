@@ -14,11 +14,14 @@ import pytest
 import torch
 from backbones import BACKBONES, write_published
 from changed_source import tiny_source
+from PIL import Image
 from safetensors.torch import load_file
 
 from livecc_hf.data.sources.tiny import TinyPart
+from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.saving.checkpoints import RUN_STATE_FILE, DamagedCheckpointError
 from livecc_hf.training.script import main
+from livecc_hf.training.setup import build_trainer
 
 LORA = {"optimizer": "trainer", "use_peft": True, "lora_r": 4, "lora_dropout": 0.1, "learning_rate": 0.01}
 KINDS = {"full": {"optimizer": "trainer"}, "muon": {}, "lora": LORA, "packed": {"packing": True, "max_length": 400}}
@@ -298,3 +301,47 @@ def test_a_full_disk_is_one_clear_error_and_loses_no_checkpoint(recipe, tmp_path
     assert re.fullmatch(f"{told} --resume", run.stderr.splitlines()[-1])
     main(["--config", path, f"output_dir={out}", "--resume"])
     assert_same_run(whole, out)
+
+
+def test_resuming_with_other_packed_rows_is_refused(recipe, tmp_path):
+    """A picture that was missing has come back: as many rows as before, but with other samples in them."""
+    picture = {"type": "image", "image": "a.png", "resized_height": 56, "resized_width": 56}
+    asks = ["Who?", "Where?", "When?", "How?", [picture, {"type": "text", "text": "What is it, and who can see it?"}]]
+    chats = [[{"role": "user", "content": ask}, {"role": "assistant", "content": "A ball."}] for ask in asks]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    data = [{"source": "jsonl", "path": str(tmp_path / "chats.jsonl")}]
+    path = recipe(data=data, packing=True, max_length=100, max_steps=1, save_strategy="steps", save_steps=1)
+    main(["--config", path])
+    before = build_trainer(parse(["--config", path]))
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+    after = build_trainer(parse(["--config", path]))
+    assert len(before.data_collator.packs) == len(after.data_collator.packs) == 2
+    assert before.identity.fingerprint == after.identity.fingerprint
+    with pytest.raises(ValueError, match="checkpoint-1 was trained on samples packed into other rows"):
+        main(["--config", path, "--resume", "max_steps=2"])
+    (tmp_path / "a.png").unlink()
+    state = tmp_path / "out/checkpoint-1" / RUN_STATE_FILE
+    state.write_text(json.dumps({k: v for k, v in json.loads(state.read_text()).items() if k != "rows"}))
+    main(["--config", path, "--resume", "max_steps=2"])  # a checkpoint of an earlier version
+
+
+def test_resuming_with_other_epochs_is_refused(recipe, tmp_path):
+    """46 rows are 12 steps of 4, or 11 if the last two rows are left out."""
+    data = [{"source": "tiny", "task": "list", "length": [1, 1], "samples": 46}]
+    path = recipe(**STEPS | {"max_steps": 2}, data=data)
+    main(["--config", path])
+    with pytest.raises(ValueError, match="dataloader_drop_last, rows of a batch not given -> 4"):
+        main(["--config", path, "--resume", "dataloader_drop_last=true", "max_steps=4"])
+
+
+def test_resuming_with_another_kind_of_adapter_is_refused_and_with_another_base_said(recipe, caplog):
+    pytest.importorskip("bitsandbytes")
+    path = recipe(**STEPS | LORA | {"max_steps": 2, "train_parts": ["language_model"]})
+    main(["--config", path])
+    with pytest.raises(ValueError, match="use_dora not given -> true"):
+        main(["--config", path, "--resume", "use_dora=true", "max_steps=4"])
+    main(["--config", path, "--resume", "load_in_4bit=true", "max_steps=3"])
+    assert (
+        "changed since checkpoint-2, applied from now on: max_steps 2 -> 3; load_in_4bit not given -> true"
+        in caplog.text
+    )

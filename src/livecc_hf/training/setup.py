@@ -67,7 +67,7 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
         optimizers=(_muon(recipe, model), None),
         peft_config=lora_config(model, recipe.model, ours.train_parts) if recipe.model.use_peft else None,
         ledger=SkipLedger(training.output_dir, ours.max_skipped, len(data.train)),
-        identity=identify_run(recipe, data.train, len(data.packs)),
+        identity=identify_run(recipe, data.train, data.packs),
         finish_save=finisher,
         hub=RunPush(ours, training, recipe.model) if training.push_to_hub else None,
         held_out_loader=held_out_loader,

@@ -39,6 +39,7 @@ class RunState:
         skipped: counts of samples seen and skipped.
         fixed, free: options of the run; see `RunIdentity`.
         files: sizes in bytes, by name, of the files that a resumed run reads.
+        rows: hash of the packed rows; see `RunIdentity`.
     """
 
     step: int
@@ -50,6 +51,7 @@ class RunState:
     fixed: dict[str, Any] = field(default_factory=dict)
     free: dict[str, Any] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
+    rows: str = ""
 
     @classmethod
     def of(
@@ -63,7 +65,9 @@ class RunState:
     ) -> RunState:
         """Return the state of a run with the given identity."""
         options = {"fixed": identity.fixed, "free": identity.free}
-        return cls(step, identity.fingerprint, global_batch, n_tokens, resumable, skipped, **options)
+        return cls(
+            step, identity.fingerprint, global_batch, n_tokens, resumable, skipped, **options, rows=identity.rows
+        )
 
 
 def write_run_state(checkpoint: str | Path, state: RunState) -> None:
@@ -247,6 +251,11 @@ def check_same_run(checkpoint: str | Path, state: RunState, identity: RunIdentit
             f"{checkpoint} was trained on other data, or on the same in another order (its fingerprint is "
             f"{state.fingerprint}, this recipe's {identity.fingerprint}): restore the recipe's data, seed and limits, "
             "or start a new run with model_name_or_path set to it and another output_dir"
+        )
+    if state.rows and state.rows != identity.rows:
+        raise ValueError(
+            f"{checkpoint} was trained on samples packed into other rows, since other media could be read then: "
+            "restore them, or start a new run with model_name_or_path set to it and another output_dir"
         )
     if state.global_batch != global_batch:
         raise ValueError(

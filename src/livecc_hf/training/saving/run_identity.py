@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..options.recipe import Recipe
 
 if TYPE_CHECKING:
+    from livecc_hf.data.batches.packing import Packs
     from livecc_hf.data.dataset import TrainingData
 
 _LIMITS = ("keep_trailing_silence", "use_context", "min_pixels", "max_pixels", "max_frames")
@@ -31,27 +34,30 @@ class RunIdentity:
         fingerprint: hash of everything that decides the order of the samples and what they train.
         fixed: the options behind the fingerprint and those stored in the optimizer's state, by name.
         free: options that may change when the run is resumed, by name.
+        rows: hash of the samples in each packed row; empty without packing.
     """
 
     fingerprint: str
     fixed: dict[str, Any] = field(default_factory=dict)
     free: dict[str, Any] = field(default_factory=dict)
+    rows: str = ""
 
 
-def identify_run(recipe: Recipe, train: TrainingData, n_rows: int) -> RunIdentity:
+def identify_run(recipe: Recipe, train: TrainingData, packs: Packs) -> RunIdentity:
     """Return the identity of a recipe's run.
 
     Args:
         recipe: the run's options.
         train: its training samples.
-        n_rows: number of rows of the training samples.
+        packs: the samples of each row.
     """
     ours, training, model = recipe.ours, recipe.training, recipe.model
     lora = {name: value for name, value in vars(model).items() if "lora" in name or name == "use_peft"}
+    lora |= {"use_dora": True} if model.use_dora else {}  # as below: given only if on, as in older checkpoints
     described = (
         train.fingerprint(),
         recipe.packing and training.max_length,
-        n_rows,
+        len(packs),
         training.seed,
         training.data_seed,
         str(training.train_sampling_strategy),
@@ -66,12 +72,21 @@ def identify_run(recipe: Recipe, train: TrainingData, n_rows: int) -> RunIdentit
     for name in ("max_length", "seed", "data_seed", "train_sampling_strategy", "optim", *_IN_OPTIMIZER):
         fixed[name] = getattr(training, name)
     fixed["packing"] = recipe.packing
+    if training.dataloader_drop_last:  # the steps of an epoch then depend on the size of its batches
+        fixed["dataloader_drop_last, rows of a batch"] = training.per_device_train_batch_size * training.world_size
     if ours.optimizer == "muon":
         fixed["muon_learning_rate"] = ours.muon_learning_rate
     free = {name: getattr(training, name) for name in _FREE}
     free |= {name: getattr(model, name) for name in ("model_name_or_path", "dtype", "attn_implementation")}
+    free |= {name: True for name in ("load_in_4bit", "load_in_8bit") if getattr(model, name)}
     fingerprint = hashlib.sha256(repr(described).encode()).hexdigest()[:16]
-    return RunIdentity(fingerprint, _as_json(fixed | lora), _as_json(free))
+    return RunIdentity(fingerprint, _as_json(fixed | lora), _as_json(free), _hash_of(packs) if recipe.packing else "")
+
+
+def _hash_of(packs: Packs) -> str:
+    digest = hashlib.sha256(packs.offsets.astype(np.int64).tobytes())
+    digest.update(packs.indices.astype(np.int64).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def name_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
