@@ -27,6 +27,14 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path, keeps_suffix
     assert path.read_text() == "older" and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("keeps_suffix", [False, True])
+def test_a_file_may_have_the_longest_possible_name(tmp_path, keeps_suffix):
+    path = tmp_path / ("\u00e9" * 125 + "x.mp4")
+    with atomic_write(path, keeps_suffix=keeps_suffix) as partial:
+        partial.write_text("whole")
+    assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("is_windows", [False, True])
 def test_windows_opens_files_for_writing_and_no_folders(tmp_path, monkeypatch, is_windows):
     opened = []

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .text import first_bytes
+
+_STEM_BYTES = 200  # of a temporary name: file systems allow 255 bytes, with suffix and mark
 _IS_WINDOWS = sys.platform == "win32"
 
 
@@ -26,8 +29,8 @@ def atomic_write(path: str | os.PathLike, sync: bool = True, keeps_suffix: bool 
         OSError: if the file cannot be written; an existing file is left unchanged.
     """
     path = Path(path)
-    mark = f"{os.getpid()}.partial"
-    partial = path.with_name(f".{path.stem}.{mark}{path.suffix}" if keeps_suffix else f".{path.name}.{mark}")
+    mark, stem = f"{os.getpid()}.partial", first_bytes(path.stem, _STEM_BYTES)
+    partial = path.with_name(f".{stem}.{mark}{path.suffix}" if keeps_suffix else f".{stem}{path.suffix}.{mark}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial

@@ -30,3 +30,9 @@ def counted(n: int, one: str, more: str | None = None) -> str:
         more: the noun in plural; default: with an `s`.
     """
     return f"{n:,} {one if n == 1 else more or f'{one}s'}"
+
+
+def first_bytes(text: str, limit: int) -> str:
+    """Return the beginning of a text with at most `limit` bytes in UTF-8, without half of a character."""
+    data = text.encode("utf-8", "surrogateescape")
+    return text if len(data) <= limit else data[:limit].decode("utf-8", "ignore")

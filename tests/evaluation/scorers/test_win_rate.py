@@ -1,6 +1,7 @@
 """Win rates, and their dependence on order, length and text."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from layouts import commentaries, verdicts, write_lines
@@ -173,3 +174,19 @@ def test_rows_hold_what_json_can(tmp_path):
     assert lines[0]["livecc_hf_evaluation"] == 1
     expected = {"key": "a_1", "video": "a", "order": "ab", "winner": "tie", "is_valid": False, "reply": "Both."}
     assert lines[1] == expected
+
+
+def test_a_comparison_against_other_opponents_or_by_another_judge_says_so(tmp_path):
+    def file(name, **changed):
+        header = Header("verdict", suite="livesports3k-cc", protocol="livecc", opponent=B, judge="judge-1")
+        rows = [VerdictRow("1", "v", order, "model") for order in ("ab", "ba")]
+        write_rows(tmp_path / name, replace(header, **changed), rows)
+        return tmp_path / name
+
+    ours = file("ours.jsonl")
+    assert compare(ours, file("theirs.jsonl", model="Other")).notes == []
+    for what, name in (("opponent", "Elsewhere"), ("judge", "judge-2")):
+        (note,) = compare(ours, other := file(f"{what}.jsonl", **{what: name})).notes
+        known = {"opponent": B, "judge": "judge-1"}[what]
+        expected = f"the difference of the win rates includes that of the {what}s: {known} in {ours}, {name} in {other}"
+        assert note == expected

@@ -355,6 +355,20 @@ def test_hidden_videos_are_not_hidden_in_the_folder(tmp_path, media):
     assert (folder / name).is_file() and not any(part.startswith(".") for part in Path(name).parts)
 
 
+@pytest.mark.parametrize("videos", ["link", "copy"])
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_a_video_with_the_longest_possible_name_is_put_into_the_folder(videos, is_absolute, tmp_path, media):
+    name = "\u00e9" * 125 + "x.mp4"
+    assert len(name.encode()) == 255
+    shutil.copyfile(media / "a.mp4", tmp_path / name)
+    given = str(tmp_path / name) if is_absolute else name
+    options = FolderOptions(videos=videos, media_root=str(tmp_path))
+    folder = write_dataset_folder(tmp_path / "out", [clips(given)], ABOUT, options).folder
+    (place,) = pq.read_table(folder / "data" / "train-00000.parquet")["video"].to_pylist()
+    assert (folder / place).read_bytes() == (media / "a.mp4").read_bytes()
+    assert place.startswith("videos/") and place.endswith(".mp4") and "\u00e9" * 100 in place
+
+
 @pytest.mark.parametrize("own", [{"license_name": "mine"}, {"license_link": "https://example.org/licence"}])
 def test_a_licence_of_ones_own_needs_license_other(own):
     (key,) = own

@@ -110,6 +110,11 @@ def compare_rows(
     for rows in (a, b):
         if n := sum(isinstance(row, ChoiceRow) and row.error is not None for row in rows.rows):
             notes.append(f"{n:,} rows of {rows.source} have no answer, such as for a missing video, and count as wrong")
+    for what in ("opponent", "judge"):
+        names = [getattr(rows.header, what) for rows in (a, b)]
+        if all(names) and names[0] != names[1]:
+            shown = f"{names[0]} in {a.source}, {names[1]} in {b.source}"
+            notes.append(f"the difference of the win rates includes that of the {what}s: {shown}")
     return Comparison(a.header.suite or "", _label(a), _label(b), figures, notes)
 
 

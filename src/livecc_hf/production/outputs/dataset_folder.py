@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from ...data.media.paths import local_path
 from ...utils.atomic import atomic_write
 from ...utils.reports import Say
-from ...utils.text import counted
+from ...utils.text import counted, first_bytes
 from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from ..stages.base import split
 from .card import DatasetAbout, DatasetSummary, make_card
@@ -29,6 +29,7 @@ from .video_check import why_no_video
 STAGE = "dataset"  # the stage's name in dropped rows
 VIDEOS = "videos"  # the subfolder of videos
 _JSONL = "conversations.jsonl"
+_STEM_BYTES = 200  # of a video's name that gets a hash: file systems allow 255 bytes
 _PLACES = ("leave", "link", "copy")
 
 
@@ -290,7 +291,7 @@ def _name_in_folder(video: Path, source: Path) -> PurePosixPath:
     if _may_stay(video):
         return PurePosixPath(video.as_posix())
     digest = _digest(str(source.resolve())).hex()
-    stem = source.stem.lstrip(".")
+    stem = first_bytes(source.stem.lstrip("."), _STEM_BYTES)
     return PurePosixPath(digest[:2]) / f"{stem}-{digest[:8]}{source.suffix}"  # at most 256 folders
 
 
