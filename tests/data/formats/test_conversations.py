@@ -56,6 +56,31 @@ def test_malformed_parts_are_named(conversation):
 NAN = float("nan")
 
 
+def test_what_a_clip_cannot_use_is_refused_and_not_left_out(conversation):
+    system = {"role": "system", "content": "You are a helpful assistant."}
+    clip = parse_narration(conversation, "x")
+    assert parse_narration([system, *conversation], "x") == clip
+    assert (
+        parse_narration([system | {"content": [{"type": "text", "text": system["content"]}]}, *conversation], "x")
+        == clip
+    )
+    with pytest.raises(ValueError, match="x: the narrated clip has a system message, 'You are a poet.': expected none"):
+        parse_narration([system | {"content": "You are a poet."}, *conversation], "x")
+    with pytest.raises(ValueError, match="x: the narrated clip has 2 parts with a 'text'"):
+        parse_narration([*conversation, {"role": "user", "content": "And who won?"}], "x")
+    second = [message | {"content": message["content"][:1]} for message in conversation]
+    with pytest.raises(ValueError, match="x: the narrated clip has 2 parts with a 'video'"):
+        parse_narration([*conversation, *second], "x")
+    with pytest.raises(ValueError, match="x: the narrated clip has 2 parts with a 'text_stream'"):
+        parse_narration([*conversation, *second[1:]], "x")
+
+
+def test_a_query_may_be_plain_text_as_in_a_chat(conversation):
+    video, text = conversation[0]["content"]
+    conversation[0]["content"] = [video, text["text"]]
+    assert parse_narration(conversation, "x").query == "Please comment on the video in real time."
+
+
 def row_of(conversation, **keys):
     """The same clip as a conversation, a flat row, a row with a conversation, and a row with its JSON."""
     place, part = conversation[0]["content"]

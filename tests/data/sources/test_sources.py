@@ -192,6 +192,17 @@ def test_a_dataset_that_cannot_be_read_says_why(media, tiny_processor):
     assert "error occurred while generating" not in str(raised.value)
 
 
+def test_a_split_of_parquet_files_is_the_one_that_is_read(tmp_path, tiny_processor):
+    from datasets import Dataset
+
+    entry = {"source": "dataset", "path": str(tmp_path / "four.parquet")}
+    Dataset.from_list([flat(f"{name}.mp4") for name in "abcd"]).to_parquet(entry["path"])
+    data = open_data([entry | {"split": "train[1:3]"}], tiny_processor, SMALL)
+    assert [data.item(index).video.video for index in range(len(data))] == ["b.mp4", "c.mp4"]
+    with pytest.raises(ValueError, match=r"four.parquet \(split test\) cannot be opened: .*test"):
+        open_data([entry | {"split": "test"}], tiny_processor, SMALL)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -204,6 +215,11 @@ def test_a_dataset_that_cannot_be_read_says_why(media, tiny_processor):
         ({"source": "folder", "path": "nowhere"}, "nowhere is not a folder"),
         ({"source": "folder", "path": "~nobody-here/videos"}, "~nobody-here/videos is not a folder"),
         ({"source": "dataset", "path": "~nobody-here/a.parquet"}, "~nobody-here/a.parquet .*cannot be opened"),
+        (
+            {"source": "dataset", "path": "a.parquet", "name": "b"},
+            "a.parquet is a file, which has no name: remove name",
+        ),
+        ({"source": "dataset", "path": ".", "revision": "v1"}, r"dataset \. is a folder, which has no revision"),
         ({"source": "folder", "path": ".", "max_clip_s": 1}, "max_clip_s is 1 .*expected above 3"),
         ({"source": "folder", "path": ".", "max_gap_s": 0}, "max_gap_s is 0 .*expected above 0"),
         ({"sorce": "folder", "path": "."}, "data entry 0 has no source, only sorce, path: expected a source, one of"),

@@ -67,6 +67,10 @@ def test_all_unsupported_options_are_in_one_line(recipe):
         ("use_bnb_nested_quant=true", "use_bnb_nested_quant (load_in_4bit is off)"),
         ("adam_beta2=0.95", "adam_beta2 (optimizer is muon)"),
         ("do_predict=true", "do_predict"),
+        ('eval_data={"source": "tiny", "samples": 3}', "eval_data (eval_strategy is no)"),
+        ("commentary_clips=2", "commentary_clips (eval_strategy is no)"),
+        ("eval_steps=5", "eval_steps (eval_strategy is not steps)"),
+        ("save_steps=5", "save_steps (save_strategy is not steps)"),
     ],
 )
 def test_options_without_effect_are_reported_in_one_line(recipe, given, told):
@@ -74,6 +78,17 @@ def test_options_without_effect_are_reported_in_one_line(recipe, given, told):
     assert len(notes) == 1
     assert notes[0].startswith(f"options without effect here: {told}")
     assert "\n" not in notes[0]
+
+
+def test_held_out_samples_and_checkpoints_that_another_option_rules_out_are_reported(recipe):
+    entry = 'eval_data={"source": "tiny", "samples": 3}'
+    measured = parse(["--config", recipe(eval_strategy="epoch", held_out=2), entry])
+    assert measured.notes == ["options without effect here: held_out (eval_data is given)"]
+    given = parse(["--config", recipe(), "--resume", "resume_from_checkpoint=somewhere"])
+    assert given.notes == ["options without effect here: resume (resume_from_checkpoint is given)"]
+    lost = parse(["--config", recipe(held_out=2)])
+    assert lost.notes == ["held_out is 2 and eval_strategy no: these samples are not trained on or measured"]
+    assert not parse(["--config", recipe(held_out=2, eval_on_start=True)]).notes
 
 
 def test_values_that_match_the_behaviour_are_not_reported(recipe):

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from livecc_hf.modeling.grammar import SYSTEM_PROMPT
+
 from ...captions.words import Word, checked_words
 from .missing import is_missing
 
@@ -58,17 +60,10 @@ def parse_narration(conversation: Any, source: str) -> NarratedVideo:
         source: where it was read, for error messages.
 
     Raises:
-        ValueError: if the conversation has another form, or a value is invalid.
+        ValueError: if the conversation has another form, further clips or messages, or an invalid value.
     """
-    parts = [
-        part
-        for message in (conversation if isinstance(conversation, list) else ())
-        if isinstance(message, Mapping) and isinstance(message.get("content"), list)
-        for part in message["content"]
-        if isinstance(part, Mapping)
-    ]
-    text: Mapping = next((part for part in parts if "text" in part), {})
-    texts = {key: _text(text.get(key), key, source) for key in ("text", "title", "previous", "category")}
+    parts = _parts_of(conversation, source)
+    texts = {key: _text(_only(key, parts, source), key, source) for key in ("text", "title", "previous", "category")}
     video, words = _part_with("video", parts, source), _part_with("text_stream", parts, source)["text_stream"]
     if not isinstance(words, list):
         raise ValueError(f"{source}: text_stream is a {type(words).__name__}: expected a list of words")
@@ -84,12 +79,38 @@ def parse_narration(conversation: Any, source: str) -> NarratedVideo:
     )
 
 
+def _parts_of(conversation: Any, source: str) -> list[Mapping]:
+    """Return the parts of all messages; raise a `ValueError` for a system message other than every prompt's."""
+    parts: list[Mapping] = []
+    for message in conversation if isinstance(conversation, list) else ():
+        content = message.get("content") if isinstance(message, Mapping) else None
+        for part in content if isinstance(content, list) else [content]:
+            found = {"text": part} if isinstance(part, str) else part
+            if not isinstance(found, Mapping):
+                continue
+            if message.get("role") != "system":
+                parts.append(found)
+            elif found.get("text") != SYSTEM_PROMPT:
+                raise ValueError(
+                    f"{source}: the narrated clip has a system message, {found.get('text')!r:.80}: expected none, "
+                    "since a commentary has the model's own"
+                )
+    return parts
+
+
 def _part_with(key: str, parts: Sequence[Mapping], source: str) -> Mapping:
-    """Return the first part that has this key."""
-    for part in parts:
-        if key in part:
-            return part
-    raise ValueError(f"{source}: the conversation has no part with a {key!r}: expected the format of Live-CC-5M")
+    """Return the part that has this key."""
+    if _only(key, parts, source) is None and not any(key in part for part in parts):
+        raise ValueError(f"{source}: the conversation has no part with a {key!r}: expected the format of Live-CC-5M")
+    return next(part for part in parts if key in part)
+
+
+def _only(key: str, parts: Sequence[Mapping], source: str) -> Any:
+    """Return the value of a key that at most one part has, `None` if it is empty or missing everywhere."""
+    values = [part[key] for part in parts if not is_missing(part.get(key)) and part[key] != ""]
+    if len(values) > 1:
+        raise ValueError(f"{source}: the narrated clip has {len(values)} parts with a {key!r}: expected one")
+    return values[0] if values else None
 
 
 def _text(value: Any, name: str, source: str) -> str | None:

@@ -313,9 +313,15 @@ def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
     from datasets.exceptions import DatasetGenerationError
 
     path = expand_user(keys.path)
+    is_file = path.suffix == ".parquet"
+    for key, there in (("name", not is_file), ("revision", not is_file and not path.is_dir())):
+        if getattr(keys, key) is not None and not there:
+            raise ValueError(
+                f"dataset {keys.path} is {'a file' if is_file else 'a folder'}, which has no {key}: remove {key}"
+            )
     try:
-        if path.suffix == ".parquet":
-            rows = load_dataset("parquet", data_files=str(path), split="train")
+        if is_file:
+            rows = load_dataset("parquet", data_files=str(path), split=keys.split)
             root = str(path.parent)
         else:
             cache = _cache_dir(path) if path.is_dir() else None

@@ -16,7 +16,7 @@ from livecc_hf.utils.text import one_line
 from ..allocator import use_expandable_segments
 from .arguments import ALL_OPTIONS, LiveCCArguments
 from .recipe_file import WrittenRecipe, read_written
-from .trl_options import check_trl_options
+from .trl_options import check_trl_options, is_measured
 from .values import check_values
 
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
     if training.use_liger_kernel:
         check_liger()
     check_hub_options(ours, training, model)
-    is_measured = training.eval_strategy != "no" or training.eval_on_start
-    if is_measured and not (ours.eval_data or ours.held_out):
+    if is_measured(training) and not (ours.eval_data or ours.held_out):
         raise ValueError("eval_strategy or eval_on_start is on, but nothing is held out: give eval_data or held_out")
 
 

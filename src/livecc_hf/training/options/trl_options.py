@@ -59,7 +59,7 @@ _OF_ADAMW = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_
 def check_trl_options(
     ours: LiveCCArguments, training: SFTConfig, model: ModelConfig, given: Collection[str]
 ) -> list[str]:
-    """Refuse options that do not apply; return a message about options without effect, if any.
+    """Refuse options that do not apply; return messages about options without effect, if any.
 
     Args:
         ours: options of this package.
@@ -89,9 +89,22 @@ def check_trl_options(
         (_OF_ADAMW, ours.optimizer == "muon", "optimizer is muon"),
         (_OF_PUSH, not training.push_to_hub, "push_to_hub is off"),
         (("do_eval",), training.do_eval and training.eval_strategy == "no", "eval_strategy is no"),
+        (("eval_data", "commentary_clips"), not is_measured(training), "eval_strategy is no"),
+        (("held_out",), bool(ours.eval_data and ours.held_out), "eval_data is given"),
+        (("eval_steps",), training.eval_strategy != "steps", "eval_strategy is not steps"),
+        (("save_steps",), training.save_strategy != "steps", "save_strategy is not steps"),
+        (("resume",), bool(ours.resume and training.resume_from_checkpoint), "resume_from_checkpoint is given"),
     ):
         idle += [f"{name} ({why})" for name in names if is_off and name in given]
-    return [f"options without effect here: {', '.join(idle)}"] if idle else []
+    notes = [f"options without effect here: {', '.join(idle)}"] if idle else []
+    if ours.held_out and not ours.eval_data and not is_measured(training):
+        notes.append(f"held_out is {ours.held_out} and eval_strategy no: these samples are not trained on or measured")
+    return notes
+
+
+def is_measured(training: SFTConfig) -> bool:
+    """Return whether held-out data is measured."""
+    return training.eval_strategy != "no" or training.eval_on_start
 
 
 def _is_one_of(value: Any, fine: tuple[Any, ...]) -> bool:
