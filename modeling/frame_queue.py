@@ -72,9 +72,7 @@ class FrameQueue:
         start_s = self._next_start_s
         time_s = self._times_s[0] if self._times_s else None
         if time_s is not None and self.clock_start_s is not None and self.n_turns:
-            # Skip whole turns only: the model was trained on labels such as 3.0-4.0, never 3.5-4.5.
-            dropped = int((time_s - self.clock_start_s - start_s) / TURN_S + 1e-6)
-            start_s += max(dropped, 0) * TURN_S
+            start_s += _whole_turns_s(time_s - self.clock_start_s - start_s)
         return start_s, start_s + self.turn_frames * FRAME_STEP_S
 
     @property
@@ -142,8 +140,11 @@ class FrameQueue:
         return torch.stack(frames + frames[-1:] * (n_frames % TURN_FRAMES))
 
     def take(self, n_frames: int) -> None:
-        """Remove the first `n_frames` waiting frames, as the next turn."""
+        """Remove the first `n_frames` waiting frames, as the next turn; the first turn ends with its last frame."""
         _, self._next_start_s = self.next_span_s
+        time_s = self._times_s[n_frames - 1]
+        if time_s is not None and self.clock_start_s is not None and self.n_turns == 0:
+            self.clock_start_s += _whole_turns_s(time_s - self.clock_start_s - (n_frames - 1) * FRAME_STEP_S)
         self.n_turns += 1
         self.drop(n_frames)
 
@@ -188,6 +189,11 @@ class FrameQueue:
                 )
             before_s = time_s
         return clock_start_s, times_s
+
+
+def _whole_turns_s(gap_s: float) -> float:
+    """Return the whole turns in a gap: the model was trained on labels such as 3.0-4.0, never 3.5-4.5."""
+    return max(int(gap_s / TURN_S + 1e-6), 0) * TURN_S
 
 
 def _seconds(timestamps_s: Sequence[float]) -> list[float]:

@@ -63,11 +63,6 @@ class KVCachePool:
         """Tokens per slot for which memory is reserved."""
         return max(group.capacity for group in self._groups)
 
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of memory reserved."""
-        return sum(held.numel() * held.element_size() for group in self._groups for held in group.held)
-
     def take_slot(self) -> int:
         """Reserve the lowest free slot and return its number."""
         with self._lock:

@@ -51,5 +51,10 @@ def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def reserved_bytes(memory):
+    """Return the bytes of keys and values in a KV cache pool."""
+    return sum(held.nbytes for layer in memory.layers for held in layer)
+
+
 def n_handles():
     return len(list(Path("/proc/self/fd").iterdir()))

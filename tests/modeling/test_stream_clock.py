@@ -25,6 +25,17 @@ def test_missing_frames_move_the_time_label(frames, make_model, processor):
     assert "Time=10.0-11.0s" in processor.tokenizer.decode(stream.state.token_ids)
 
 
+def test_a_gap_within_the_first_turn_lies_before_it(frames, make_model, processor):
+    """The words of a turn belong to its newest frames."""
+    stream = make_model("mrope").start_stream(processor, **GREEDY)
+    segments = stream.push(frames[:10], [7, 7.5, 100.1, 100.6, 101.1, 101.6, 102.1, 102.6, 110.1, 110.6])
+    assert [(s.start_s, s.end_s) for s in segments] == [(99, 102), (102, 103), (110, 111)]
+    assert "Time=3.0-4.0s" in processor.tokenizer.decode(stream.state.token_ids)
+    last = make_model("mrope").start_stream(processor, **GREEDY)
+    assert last.push(frames[:2], [7, 100.1]) == []
+    assert [(s.start_s, s.end_s) for s in last.finish()] == [(99, 102)]
+
+
 def test_labels_are_whole_seconds_and_stay_on_the_clock(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, **GREEDY)
     segments = []

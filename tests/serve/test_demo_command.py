@@ -173,16 +173,22 @@ def test_a_model_that_does_not_load_is_reported_in_one_line_and_on_the_page(tmp_
     assert "config.json" in said and more == ""
 
 
-def test_the_command_prints_the_address_and_offers_livecc_tiny_and_a_file(tmp_path):
+def test_the_command_opens_its_address_and_offers_livecc_tiny_and_a_file(tmp_path):
+    shown, browser = tmp_path / "shown", tmp_path / "browser.py"  # like a text browser, it ends after the page was read
+    browser.write_text(
+        "import sys, urllib.request\n"
+        f"with urllib.request.urlopen(sys.argv[1], timeout=60) as page, open({str(shown)!r}, 'wb') as file:\n"
+        "    file.write(page.read())\n"
+    )
     video = tmp_path / "own.webm"
     content = demo_clip_path().read_bytes()
     video.write_bytes(content)  # the suffix alone decides the content type
     process = subprocess.Popen(
-        [sys.executable, "-m", "livecc_hf.cli.main", "demo", str(video), "--no-browser", "--device", "cpu"],
+        [sys.executable, "-m", "livecc_hf.cli.main", "demo", str(video), "--device", "cpu"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "BROWSER": f"{sys.executable} {browser} %s"},
     )
     try:
         url = process.stdout.readline().split()[0]
@@ -195,6 +201,7 @@ def test_the_command_prints_the_address_and_offers_livecc_tiny_and_a_file(tmp_pa
         request = urllib.request.Request(f"{url}clip.mp4", headers={"Range": "bytes=2-4"})
         with urllib.request.urlopen(request, timeout=10) as part:
             assert (part.status, part.read(), part.headers["content-type"]) == (206, content[2:5], "video/webm")
+        wait_for(lambda: shown.exists() and b"<html" in shown.read_bytes())
         process.terminate()
         assert process.wait(120) == 0
     finally:

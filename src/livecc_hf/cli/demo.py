@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import threading
 import webbrowser
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         url = f"http://{_HOST}:{listener.getsockname()[1]}/"
         print(f"{url} (Ctrl-C ends it)", flush=True)
         if not args.no_browser:
-            webbrowser.open(url)  # the socket listens already; the response comes when the server runs
+            # In a thread, since text browsers run until they are closed. The socket listens already.
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         server.run(sockets=[listener])
     return 0
