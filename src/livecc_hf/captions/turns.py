@@ -14,6 +14,7 @@ _UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff60\uff66-\uff9f\U00020000-\U0003ffff"
 )
 _NEEDLESS_SPACE = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
+_PAUSE = re.compile(r"(?<!\S)\.{3,}\s*")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,15 @@ def spoken_text(words: Iterable[str], grammar: Grammar = LIVECC) -> str:
     """Return the assistant's text in a turn: the words, then :data:`CONTINUATION`; only that for a silent turn."""
     text = join_words(words)
     return (grammar.word_lead + text if text else "") + CONTINUATION
+
+
+def spoken_word(text: str) -> str:
+    """Return a word as it can be taught: stripped, and without an ellipsis before it; may be empty.
+
+    After a space, an ellipsis is :data:`CONTINUATION`: a stream would take it for the end of the turn, and never say
+    the words after it.
+    """
+    return _PAUSE.sub("", text).strip()
 
 
 def join_words(words: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """Narrated clips are encoded as in the reference, and every word is spoken once or counted as cut."""
 
+import copy
 import json
 from fractions import Fraction
 from itertools import chain
@@ -237,6 +238,27 @@ def test_trailing_silence_is_not_decoded_but_counted(folder, processor):
     n_patches = 3 * dropped.model_inputs["video_grid_thw"][0, 1:].prod()
     assert torch.equal(kept.model_inputs["pixel_values_videos"][:n_patches],
                        dropped.model_inputs["pixel_values_videos"][:n_patches])  # fmt: skip
+
+
+@pytest.mark.parametrize("grammar", ["livecc", "streamingvlm"])
+def test_the_mark_of_a_turns_end_is_taught_only_there(folder, processor, grammar):
+    """Subtitles begin and join lines with ellipses, which after a space are that mark."""
+    processor = copy.copy(processor)
+    processor.grammar = grammar
+    said = ["...and", "then", "wait...", "...", "...what ... is", "this"]
+    words = [(0.2 + 0.1 * at, 0.3 + 0.1 * at, word) for at, word in enumerate(said)]
+    video = narrated("steady.mp4", [*words, (3.6, 3.9, "....five")])
+    sample = encode_narration(video, processor, EncodeOptions(**SMALL), folder)
+    assert [*filter(None, turns_said(sample, processor))] == [
+        ["and", "then", "wait...", "what", "is", "this"],
+        ["five"],
+    ]
+    labels = sample.model_inputs["labels"]
+    marks = (labels == processor.continuation_id).nonzero()[:, 0]
+    assert (labels[marks + 1] == processor.end_id).all()
+    assert len(marks) == (labels == processor.end_id).sum() == len(sample.model_inputs["video_grid_thw"])
+    assert (sample.n_words, sample.n_cut_words) == (6, 0)
+    assert count_narration_tokens(video, processor, EncodeOptions(**SMALL), folder) == sample.n_tokens
 
 
 def test_words_before_the_clip_are_not_spoken_in_it(folder, processor):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 
-from livecc_hf.captions.turns import TurnSpan, assign_words, split_turns, spoken_text
+from livecc_hf.captions.turns import TurnSpan, assign_words, split_turns, spoken_text, spoken_word
 from livecc_hf.modeling.grammar import MAX_FRAMES, TURN_FRAMES, TURN_JOINT, FirstTexts, first_texts, tokenize
 
 from .sample import IGNORE_INDEX
@@ -158,8 +158,8 @@ def _even(frames: torch.Tensor, frame_times_s: Sequence[float]) -> tuple[torch.T
 
 
 def _clean_words(words: Sequence[Sequence]) -> list[tuple[float, float, str]]:
-    """Return the words, stripped and without blank ones."""
+    """Return the words as `spoken_word` does, without blank ones."""
     for number, item in enumerate(words):
         if not isinstance(item, Sequence) or len(item) != 3 or not isinstance(item[2], str):
             raise ValueError(f"word {number} is {item!r:.80}: expected [start_s, end_s, word]")
-    return [(start, end, word.strip()) for start, end, word in words if word.strip()]
+    return [(start, end, spoken) for start, end, word in words if (spoken := spoken_word(word))]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.captions.turns import TurnSpan, assign_words, split_turns, spoken_text
+from livecc_hf.captions.turns import TurnSpan, assign_words, split_turns, spoken_text, spoken_word
 from livecc_hf.modeling.grammar import (
     CONTINUATION,
     FRAME_STEP_S,
@@ -347,12 +347,12 @@ def _without_silence(turn_words: list[list[str]]) -> list[list[str]]:
 
 def _words_from(words: Sequence[Sequence], start_s: float | None) -> list[tuple[float, float, str]]:
     """Return the words without blank ones, and without those that both start and end before the clip."""
-    kept = ((start, end, str(word).strip()) for start, end, word in words)
+    kept = ((start, end, spoken_word(str(word))) for start, end, word in words)
     return [word for word in kept if word[2] and not (start_s is not None and word[0] < start_s >= word[1])]
 
 
 def _count_words(words: Sequence[Sequence]) -> int:
-    return sum(bool(str(word).strip()) for _start, _end, word in words)
+    return sum(bool(spoken_word(str(word))) for _start, _end, word in words)
 
 
 def _first_texts(
