@@ -70,7 +70,8 @@ class StreamOptions:
     min_pixels: int | None = _option(None, "fewest pixels of a resized frame", from_=1)
     max_pixels: int | None = _option(
         None,
-        f"most pixels of a resized frame; default in streams: {LIVE_MAX_PIXELS}, or the model's limit if lower",
+        f"most pixels of a resized frame; default: {LIVE_MAX_PIXELS} in streams, or the model's limit if lower; in "
+        "questions about a video, by its length",
         from_=1,
     )
     do_resize: bool = _option(
