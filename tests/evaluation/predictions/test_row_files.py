@@ -42,6 +42,19 @@ def test_a_commentary_keeps_its_times(tmp_path):
     assert there.reference[0].end_s == 5
 
 
+@pytest.mark.parametrize("n_bytes", [0, 1])
+def test_a_file_without_rows_takes_those_of_another_run(tmp_path, n_bytes):
+    path = tmp_path / "a.jsonl"
+    RowFile(path, HEADER).close()
+    with path.open("ab") as file:
+        file.write(b"{"[:n_bytes])
+    other = replace(HEADER, model="me/other")
+    with RowFile(path, other) as file:
+        file.append(row(0))
+    there = read_rows(path)
+    assert (there.header, there.rows) == (other, [row(0)])
+
+
 @pytest.mark.parametrize("n_bytes", [1, 30, 60])
 def test_an_incomplete_line_is_removed(tmp_path, n_bytes):
     path = tmp_path / "a.jsonl"
@@ -101,7 +114,8 @@ def test_another_file_is_not_overwritten(tmp_path):
 
 def test_a_file_of_another_run_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
-    RowFile(path, HEADER).close()
+    with RowFile(path, HEADER) as file:
+        file.append(row(0))
     other = Header("choice", suite="ovobench", protocol="official", model="me/other", n_rows=3)
     with pytest.raises(ValueError, match=r"protocol: 'livecc' there, 'official' now; model: 'me/model' there"):
         RowFile(path, other)

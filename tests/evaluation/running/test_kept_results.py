@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.evaluation import RunOptions, run, score
-from livecc_hf.evaluation.predictions import read_rows
+from livecc_hf.evaluation.predictions import Header, RowFile, read_rows
 from livecc_hf.evaluation.running.plan import model_revision
 from livecc_hf.evaluation.running.run import ModelSource
 
@@ -49,6 +49,14 @@ def test_results_of_another_run_are_refused(benchmark, published_checkpoint, tmp
     run("videomme", published_checkpoint, videos, out, RunOptions(None, 1, annotations), quietly)
     with pytest.raises(ValueError, match=r"protocol: 'livecc' there, 'official' now"):
         run("videomme", published_checkpoint, videos, out, RunOptions("official", 1, annotations), quietly)
+
+
+def test_a_run_that_was_killed_before_its_first_answer_binds_to_nothing(benchmark, published_checkpoint, tmp_path):
+    annotations, videos, _ = benchmark
+    RowFile(tmp_path / "out/parts/videomme.0.jsonl", Header("choice", suite="videomme", protocol="livecc")).close()
+    options = RunOptions("official", 1, annotations)
+    result = run("videomme", published_checkpoint, videos, tmp_path / "out", options, quietly)
+    assert (result.n_done, read_rows(result.files[0]).header.protocol) == (1, "official")
 
 
 def test_answers_with_other_subtitles_are_refused(benchmark, published_checkpoint, tmp_path):

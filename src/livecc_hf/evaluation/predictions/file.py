@@ -168,6 +168,9 @@ class RowFile:
             os.truncate(self.path, 0)
             return
         existing = read_rows(self.path)
+        if not existing.rows:  # nothing was made with other settings
+            os.truncate(self.path, 0)
+            return
         existing.header.check_same(self.header, self.path)
         self.rows = list(existing.rows)
         if (existing.header.n_rows, existing.header.limit) != (self.header.n_rows, self.header.limit):

@@ -242,7 +242,7 @@ class _Runner:
         files = [self._file(number), *self._parts(number)]
         for file in files:
             rows = _read_tolerant(file)
-            if rows is not None:
+            if rows is not None and rows.rows:
                 rows.header.check_same(self.headers[number], file)
                 results = [row for row in rows.rows if not isinstance(row, VerdictRow)]
                 known |= {row.key: row for row in results if row.error is None or row.key not in known}
