@@ -16,6 +16,8 @@ from livecc_hf.cli.main import main
 from livecc_hf.evaluation import report, score
 from livecc_hf.evaluation.predictions import CommentaryRow, Header, SpokenSpan, VerdictRow
 from livecc_hf.evaluation.predictions.file import write_rows
+from livecc_hf.evaluation.reporting.thumbnails import thumbnails_from
+from livecc_hf.evaluation.tasks.videos import VideoFolder
 
 pytest.importorskip("matplotlib")
 
@@ -64,6 +66,13 @@ def test_charts_and_figures_of_answers(tmp_path):
     assert "withheld" not in page.text
     assert "http" not in re.sub(r"http://www\.w3\.org\S+|https?://(purl|creativecommons|matplotlib)\S+", "",
                                 (tmp_path / "r.html").read_text().split("<script>")[0])  # fmt: skip
+
+
+@pytest.mark.parametrize("video", ["clip", "clip.mp4", "games/clip.mp4"])
+def test_a_commentary_may_name_its_video_with_or_without_the_suffix(video, tmp_path):
+    write_video(tmp_path / "clip.mp4", n_frames=30, fps=10)
+    row = CommentaryRow("k", video, 0, 3, "A goal.")
+    assert len(thumbnails_from(VideoFolder(tmp_path))(row, 2)) == 2
 
 
 def test_an_undefined_figure_is_not_called_withheld(tmp_path):

@@ -89,6 +89,15 @@ def test_the_same_verdicts_on_other_texts_are_suspect(tmp_path):
     assert not any("100.0 % of" in note for result in score(paths, incomplete=True) for note in result.notes)
 
 
+def test_word_counts_within_a_factor_of_a_quarter_are_equal(tmp_path):
+    # 4 and 5 words are, in either order; 3 and 4 are not.
+    lengths = [(4, 5), (5, 4), (3, 4), (4, 3)]
+    ours, theirs = ([" ".join("w" * n) for n in side] for side in zip(*lengths))
+    result = score(files(tmp_path, [(M, M), (M, M), (B, B), (B, B)], ours, theirs), incomplete=True)[0]
+    figure = result.figure("win rate at equal length (within 1.25 times)")
+    assert (figure.value, figure.n) == (100, 2)
+
+
 def judged(rows, texts, opponent="one"):
     """Return verdicts with hashes, as this package writes them."""
     return [

@@ -41,7 +41,7 @@ def thumbnails_from(folder: VideoFolder) -> Thumbnails:
     def make_thumbnails(row: CommentaryRow, n: int) -> list[Thumbnail]:
         from livecc_hf.evaluation.running.frames import sample_clip
 
-        path = folder.find([f"{row.video}.mp4"])
+        path = folder.find([f"{row.video}.mp4", row.video])  # some benchmarks name a video without its suffix
         if path is None:
             return []
         try:

@@ -240,7 +240,7 @@ def _equal_length(
         return []
     pairs = [(n_words(texts[row.key].pred), n_words(opponent_texts[row.key].pred)) for row in judged]
     ratios = np.log([(ours + 1) / (theirs + 1) for ours, theirs in pairs])
-    alike = [row for row, ratio in zip(judged, ratios, strict=True) if abs(ratio) <= np.log(_EQUAL_LENGTH)]
+    alike = [row for row, pair in zip(judged, pairs, strict=True) if max(pair) <= _EQUAL_LENGTH * min(pair)]
     figures = []
     if alike:
         figures.append(
