@@ -66,6 +66,23 @@ def test_a_connection_without_a_request_is_closed(model, processor, impatient):
             assert server.service.n_connected == 1
 
 
+def test_a_response_is_sent_for_as_long_as_the_client_reads(model, processor, tmp_path, monkeypatch):
+    monkeypatch.setattr("livecc_hf.serve.protocols._LINGER_S", 0.3)
+    clip, n_bytes = tmp_path / "long.mp4", 30_000_000  # more than the buffers of a connection
+    clip.write_bytes(bytes(n_bytes))
+    with serving(model, processor, clip=clip, start_timeout_s=0.3) as server:
+        reads, stops = opened(server), opened(server)
+        for connection in (reads, stops):
+            connection.sendall(HEALTH.replace(b"/health", b"/clip.mp4"))
+        slow_until_s, n_read = time.monotonic() + 1.2, 0  # longer than all limits together
+        while n_read < n_bytes and (part := reads.recv(250_000)):
+            n_read += len(part)
+            time.sleep(0.02 if time.monotonic() < slow_until_s else 0)
+        assert n_read >= n_bytes
+        assert len(everything_from(stops)) < n_bytes
+        reads.close()
+
+
 def test_long_headers_are_refused(server):
     with opened(server) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\n")

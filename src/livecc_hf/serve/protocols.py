@@ -17,7 +17,7 @@ from livecc_hf.serve.addresses import network_of
 from livecc_hf.serve.messages import CLOSE_POLICY, CLOSE_TOO_LARGE
 from livecc_hf.serve.sampling import RateLimit
 
-_LINGER_S = 15.0  # time limit for a closing handshake, or for a client to read a response
+_LINGER_S = 15.0  # time limit for a closing handshake, or without that a client reads more of a response
 _REFUSAL_S = 1.0  # time for a client to read a refusal
 _MAX_REFUSALS = 64  # refused connections that stay open to be read; further ones are closed without a response
 _MAX_REQUEST_BYTES = 64 * 1024  # bytes received before the WebSocket handshake, or on a connection without one
@@ -75,7 +75,7 @@ class HttpProtocol(HttpToolsProtocol):
     Args:
         connections: the server's connections.
         request_s: longest duration of a connection that does not become a WebSocket, in seconds; a response that is
-            being sent gets 15 s more.
+            being sent then may go on for 15 s, and for as long as the client reads more of it in each 15 s.
     """
 
     def __init__(self, *args: Any, connections: Connections, request_s: float, **keywords: Any):
@@ -84,7 +84,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._n_bytes = 0
         self._answer = b""  # the refusal, held back until the request has come
-        self._is_refused = self._is_lingering = self._is_late = False
+        self._is_refused = self._is_lingering = False
+        self._seen: tuple[Any, int] | None = None  # the response at the last check of the time, and its bytes to send
 
     def connection_made(self, transport: Any) -> None:  # of asyncio or uvloop
         """Admit the connection, or refuse it if there are too many."""
@@ -128,9 +129,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._timer.cancel()
 
     def _time_is_up(self) -> None:
-        is_answering = self.cycle is not None and not self.cycle.response_complete
-        if is_answering and not self._is_late:
-            self._is_late = True
+        before, self._seen = self._seen, None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._seen = self.cycle, self.cycle.expected_content_length
+        if self._seen is not None and self._seen != before:  # not at the same place as before
             self._timer = self.loop.call_later(_LINGER_S, self._time_is_up)
         elif self.cycle is None and self._n_bytes:
             self._refuse(408, f"no complete request came within {self._request_s:g} s")
