@@ -72,6 +72,36 @@ def test_memory_equals_the_page(recipe, model, gpus, total):
     assert sum(parts.values()) == pytest.approx(int(re.search(total, PAGE)[1]), abs=0.7)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "model", "gpus"),
+    [
+        ("livecc-7b/pretrain", "LiveCC-7B", 8),
+        ("livecc-7b/sft", "LiveCC-7B", 8),
+        ("livecc-7b/sft_lora", "LiveCC-7B", 1),
+        ("livecc-7b/sft_qlora", "LiveCC-7B", 1),
+        ("own-videos/lora", "LiveCC-7B", 1),
+        ("qwen2-vl-2b/sft", "Qwen2-VL-2B", 1),
+        ("qwen2-vl-2b/sft_lora", "Qwen2-VL-2B", 1),
+        ("qwen2.5-vl-7b/sft", "Qwen2.5-VL-7B", 8),
+        ("qwen2.5-vl-7b/sft_lora", "Qwen2.5-VL-7B", 1),
+        ("qwen2.5-vl-7b/sft_qlora", "Qwen2.5-VL-7B", 1),
+        ("qwen3-vl-2b/sft", "Qwen3-VL-2B", 1),
+        ("qwen3-vl-2b/sft_lora", "Qwen3-VL-2B", 1),
+        ("qwen3-vl-4b/sft", "Qwen3-VL-4B", 8),
+        ("qwen3-vl-4b/sft_lora", "Qwen3-VL-4B", 1),
+        ("qwen3-vl-4b/sft_qlora", "Qwen3-VL-4B", 1),
+    ],
+)
+def test_memory_in_recipes_equals_the_estimate(recipe, model, gpus):
+    header = (ROOT / f"recipes/{recipe}.yaml").read_text()
+    said = re.findall(r"(?:Memory:|and DeepSpeed,) (\d+) GB", header)[
+        -1
+    ]  # the estimate is for FSDP2, not for DeepSpeed
+    assert round(sum(estimates.memory_gb(recipe_of(recipe), estimates.published_model(model), gpus).values())) == int(
+        said
+    )
+
+
 def row_seconds(recipe, model, card):
     return estimates.row_seconds(recipe_of(recipe), estimates.published_model(model), card)
 
