@@ -71,6 +71,25 @@ def test_lags():
     assert lags(spans((3, 4, "Goal!")), reference) == []  # fewer than three words
 
 
+def test_a_reference_of_single_words_is_measured_by_its_sentences():
+    sentence = [(2.0, 5.0, "He shoots and scores."), (5.5, 7.0, "What a goal!")]
+    words = [
+        (start + i * (end - start) / len(text.split()), start + (i + 1) * (end - start) / len(text.split()), word)
+        for start, end, text in sentence
+        for i, word in enumerate(text.split())
+    ]
+    said = spans((4, 7, "He shoots and scores."), (7, 8, "What a goal!"))
+    assert lags(said, spans(*words)) == lags(said, spans(*sentence)) == [2, 1.5]
+    files = [
+        RowSet(Header("commentary", suite="livesports3k-cc", n_rows=1), [commentary(said, reference)], "a file")
+        for reference in (words, sentence)
+    ]
+    by_word, by_sentence = (
+        [item for item in score_commentaries(file).figures if item.name.startswith("LiveStar")] for file in files
+    )
+    assert by_word == by_sentence
+
+
 def test_repeated_turns():
     turns = spans((0, 1, "Goal!"), (1, 2, ""), (2, 3, "goal"), (3, 4, "a b c d e f g h"), (4, 5, "x a b c d e f g h"))
     assert repeated_turns(turns) == (1, 4)  # 3 of the last turn's 4 6-grams occurred before

@@ -14,7 +14,7 @@ from .figures import Figure, Score, incomplete_headline, incomplete_note
 from .livestar import livestar_timing
 from .statistics import weighted_mean
 from .text_measures import text_figures
-from .timing import speed_figures, timing_figures
+from .timing import sentences, speed_figures, timing_figures
 
 
 def score_commentaries(rows: RowSet[CommentaryRow], incomplete: bool = False) -> Score:
@@ -67,7 +67,7 @@ def _livestar_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
     """
     timings, clusters = [], []
     for row in rows:
-        captions = [_second_of(span.end_s, row) for span in row.reference if span.text.strip()]
+        captions = [_second_of(span.end_s, row) for span in sentences(row.reference)]
         if captions:
             shown = [_second_of(turn.end_s, row) for turn in row.turns if turn.text.strip()]
             timings.append(livestar_timing(captions, shown))

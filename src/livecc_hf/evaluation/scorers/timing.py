@@ -98,6 +98,13 @@ def utterances(spans: Sequence[SpokenSpan], at_sentences: bool = False) -> list[
     return joined
 
 
+def sentences(reference: Sequence[SpokenSpan]) -> list[SpokenSpan]:
+    """Return the sentences of a reference: its spans with words; if all are single words, these are joined."""
+    if all(n_words(span.text) <= 1 for span in reference):
+        return utterances(reference, at_sentences=True)
+    return [span for span in reference if span.text.strip()]
+
+
 def onset_errors(turns: Sequence[SpokenSpan], reference: Sequence[SpokenSpan]) -> list[float]:
     """Return the seconds from the start of each reference utterance to the nearest start of the model's, at most 10."""
     ours = np.array([item.start_s for item in utterances(turns)])
@@ -114,7 +121,7 @@ def lags(turns: Sequence[SpokenSpan], reference: Sequence[SpokenSpan]) -> list[f
     Returns:
         For each sentence, its start minus the start of the matching sentence, in seconds; `None` without a match.
     """
-    theirs = [(item.start_s, Counter(normalised_words(item.text))) for item in reference if item.text.strip()]
+    theirs = [(item.start_s, Counter(normalised_words(item.text))) for item in sentences(reference)]
     found = []
     for item in utterances(turns, at_sentences=True):
         words = Counter(normalised_words(item.text))
