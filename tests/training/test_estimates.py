@@ -102,6 +102,29 @@ def test_memory_in_recipes_equals_the_estimate(recipe, model, gpus):
     )
 
 
+@pytest.mark.parametrize(
+    ("row", "model", "rank", "n_tokens"),
+    [
+        ("7B, LoRA, 8,192 tokens", "LiveCC-7B", 16, (8192,)),
+        ("7B, LoRA, 24,576 tokens", "LiveCC-7B", 16, (24576,)),
+        ("7B, full, 32,768 tokens", "LiveCC-7B", 0, (32768,)),
+        ("2B, LoRA, 8,192 / 16,384 tokens", "Qwen2-VL-2B", 32, (8192, 16384)),
+        ("2B, full, 32,768 tokens", "Qwen2-VL-2B", 0, (32768,)),
+        ("Qwen3-VL-4B, LoRA, 8,192 / 16,384 tokens", "Qwen3-VL-4B", 32, (8192, 16384)),
+        ("Qwen3-VL-4B, full, 32,768 tokens", "Qwen3-VL-4B", 0, (32768,)),
+        ("Qwen3-VL-2B, LoRA, 8,192 / 16,384 tokens", "Qwen3-VL-2B", 32, (8192, 16384)),
+        ("Qwen3-VL-2B, full, 32,768 tokens", "Qwen3-VL-2B", 0, (32768,)),
+    ],
+)
+def test_activations_equal_the_page(row, model, rank, n_tokens):
+    shape = estimates.published_model(model)
+    counts = estimates.count_model(shape)
+    kept = [counts.n_layers * n * counts.width * 2 / 1e9 for n in n_tokens]
+    whole = [size + estimates.working_set_bytes(shape, n, rank) / 1e9 for size, n in zip(kept, n_tokens)]
+    kept, whole = (" / ".join(f"{size:.1f}" for size in sizes) for sizes in (kept, whole))
+    assert f"| {row} | {kept} GB | {whole} GB" in PAGE
+
+
 def row_seconds(recipe, model, card):
     return estimates.row_seconds(recipe_of(recipe), estimates.published_model(model), card)
 
