@@ -150,6 +150,12 @@ def test_a_number_of_samples_can_be_held_out_and_is_measured(recipe, caplog):
         ({"use_liger_kernel": True}, "CUDA"),
         ({"held_out": 48}, "held_out is 48.*48 samples.*set held_out to 4, at most 47, or to 0 with eval_strategy=no"),
         ({"train_parts": ["ears"]}, "ears"),
+        ({"metric_for_best_model": "eval_nope"}, "metric_for_best_model is nope, .*expected loss, loss_per_word"),
+        ({"auto_find_batch_size": True}, "auto_find_batch_size.*per_device_train_batch_size"),
+        (
+            {"dataloader_drop_last": True, "per_device_train_batch_size": 49},
+            "48 rows, fewer than the 49 of a batch.*dataloader_drop_last",
+        ),
         ({"load_in_4bit": True}, "use_peft"),
     ],
 )
@@ -324,6 +330,22 @@ def test_a_default_query_needs_one_query_of_all_data():
     assert shared_query([race, race]) == "Race."
     assert shared_query([race, other]) is shared_query([race, {"source": "folder", "path": "a"}]) is None
     assert shared_query([race, {"source": "jsonl", "path": "b", "query": "Race."}]) is None
+
+
+def test_the_best_model_by_the_loss_per_word_has_the_lowest(recipe, tmp_path):
+    steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 3}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "loss_per_word", "learning_rate": 1.0}
+    path = recipe(**steps, **best, held_out=4, commentary_clips=0, optimizer="trainer", lr_scheduler_type="constant")
+    main(["--config", path])
+    state = json.loads((tmp_path / "out/checkpoint-3/trainer_state.json").read_text())
+    measured = [log["eval_loss_per_word"] for log in state["log_history"] if "eval_loss_per_word" in log]
+    assert len(set(measured)) == 3
+    assert state["best_metric"] == min(measured)
+    assert parse(["--config", path]).training.greater_is_better is False
+    assert (
+        parse(["--config", path, "metric_for_best_model=eval_mean_token_accuracy"]).training.greater_is_better is True
+    )
+    assert parse(["--config", path, "greater_is_better=true"]).training.greater_is_better is True
 
 
 WHOLE = {"max_steps": 1, "optimizer": "trainer", "train_parts": ["language_model"]}

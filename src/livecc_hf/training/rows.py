@@ -63,10 +63,17 @@ def open_run_data(recipe: Recipe, processor: StreamingProcessor) -> RunData:
     """Open a recipe's data and plan the rows.
 
     Raises:
-        ValueError, FileNotFoundError: see `open_samples`.
+        ValueError: see `open_samples`, or if an epoch would have no step.
+        FileNotFoundError: see `open_samples`.
     """
     train, held_out = open_samples(recipe, processor)
     packs, row_tokens = _plan_rows(recipe, train)
+    n_together = recipe.training.per_device_train_batch_size * recipe.training.world_size
+    if recipe.training.dataloader_drop_last and len(packs) < n_together:
+        raise ValueError(
+            f"the data have {len(packs)} rows, fewer than the {n_together} of a batch over all processes, and "
+            "dataloader_drop_last leaves out incomplete ones: set it to false, or lower per_device_train_batch_size"
+        )
     return RunData(train, held_out, packs, row_tokens)
 
 

@@ -77,6 +77,12 @@ class LiveCCTrainer(SFTTrainer):
         self._trained = TokenMeans()  # since this process started or resumed the run
         self._shown_s: torch.Tensor | float = 0.0  # of video, on this process, since `_shown_from_step`
         self._shown_from_step: int | None = None
+        self._best_step: int | None = None
+
+    @property
+    def weights_step(self) -> int:
+        """Step of the current weights: the newest, or the best one's after `load_best_model_at_end`."""
+        return self.state.global_step if self._best_step is None else self._best_step
 
     @property
     def global_batch(self) -> int:
@@ -85,14 +91,14 @@ class LiveCCTrainer(SFTTrainer):
 
     @property
     def hours_shown(self) -> float:
-        """Hours of video shown in all steps, extrapolated from the steps of this process since it started.
+        """Hours of video shown up to `weights_step`, extrapolated from the steps of this process since it started.
 
         A still image counts as one second.
         """
         if self._shown_from_step is None or self.state.global_step <= self._shown_from_step:
             return 0.0
         per_step_s = float(self._shown_s) / (self.state.global_step - self._shown_from_step)
-        return per_step_s * self.args.world_size * self.state.global_step / 3600
+        return per_step_s * self.args.world_size * self.weights_step / 3600
 
     def forget_earlier_run(self) -> None:
         """Clear the skip list of an earlier run in the same folder, and set its card aside."""
@@ -284,6 +290,11 @@ class LiveCCTrainer(SFTTrainer):
         """Load as the base class does, but report damaged files clearly."""
         with explain_damage(resume_from_checkpoint, "*.safetensors", "*.bin"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        """Load as the base class does, and note the step."""
+        super()._load_best_model()
+        self._best_step = self.state.best_global_step
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load as the base class does, but report damaged files clearly."""

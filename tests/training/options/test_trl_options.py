@@ -69,6 +69,7 @@ def test_all_unsupported_options_are_in_one_line(recipe):
         ("do_predict=true", "do_predict"),
         ('eval_data={"source": "tiny", "samples": 3}', "eval_data (eval_strategy is no)"),
         ("commentary_clips=2", "commentary_clips (eval_strategy is no)"),
+        ("load_best_model_at_end=true", "load_best_model_at_end (eval_strategy is no)"),
         ("eval_steps=5", "eval_steps (eval_strategy is not steps)"),
         ("save_steps=5", "save_steps (save_strategy is not steps)"),
     ],

@@ -1,5 +1,7 @@
 """What a card says of a run: how much video it has shown, by which recipe; and of a run that went on."""
 
+import json
+
 import pytest
 
 from livecc_hf.training.options.recipe import parse
@@ -45,3 +47,18 @@ def test_the_card_of_a_run_that_went_on_says_how_far_it_came(recipe, tmp_path, a
     again = path.read_text()
     assert "| steps | 2 (" in again and "| steps | 1 (" not in again
     assert again.endswith("\nMy own words.\n") and str(tmp_path) not in again and again.count("## Training") == 1
+
+
+def test_the_card_of_the_best_model_says_what_was_measured_on_it(recipe, tmp_path):
+    steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 3}
+    worse = {"learning_rate": 1.0, "optimizer": "trainer", "lr_scheduler_type": "constant", "logging_steps": 1}
+    main(["--config", recipe(**steps, **worse, held_out=4, commentary_clips=0, load_best_model_at_end=True)])
+    state = json.loads((tmp_path / "out/checkpoint-3/trainer_state.json").read_text())
+    best = state["best_global_step"]
+    assert best < 3
+    card, last = (path.read_text() for path in (tmp_path / "out/README.md", tmp_path / "out/checkpoint-3/README.md"))
+    assert f"| steps | {best} (" in card and "| steps | 3 (" in last
+    assert f"| loss per token, held out | {state['best_metric']:.4g} (step {best}) |" in card
+    assert card.count(f"(step {best}) |") == 3 and "(step 3)" not in card
+    hours = [float(text.partition("| video shown | ")[2].split()[0]) for text in (card, last)]
+    assert hours[0] == pytest.approx(hours[1] * best / 3, rel=0.01)

@@ -17,7 +17,7 @@ from ..allocator import use_expandable_segments
 from .arguments import ALL_OPTIONS, LiveCCArguments
 from .recipe_file import WrittenRecipe, read_written
 from .trl_options import check_trl_options, is_measured
-from .values import check_values
+from .values import check_best_metric, check_values
 
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig, TrlParser
@@ -77,6 +77,7 @@ def parse(argv: Sequence[str]) -> Recipe:
     if model.model_name_or_path == BUNDLED and not Path(BUNDLED).exists():
         model.model_name_or_path = str(bundled_model_path())
     notes = check_trl_options(ours, training, model, written.names)
+    check_best_metric(training, written.names)
     training.remove_unused_columns = False
     training.dataset_kwargs = {"skip_prepare_dataset": True}
     training.assistant_only_loss = False  # the labels do this; TRL would look for a mask in the data

@@ -21,6 +21,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "router_aux_loss_coef": ((None, 0.0), "the model has no experts"),
     "label_smoothing_factor": ((0.0,), "it needs the logits of every token, which are not computed"),
     "label_names": ((None,), "the labels are the answers' tokens"),
+    "auto_find_batch_size": ((False,), "rows a step would change unnoticed; lower per_device_train_batch_size"),
     "length_column_name": (("length",), "tokens are counted by this package"),
 }
 # Options without effect: the values that match the actual behaviour, and the reason.
@@ -53,6 +54,7 @@ _OF_LORA = (
 )
 _OF_FOUR_BITS = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
 _OF_PUSH = ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision", "hub_always_push")
+_OF_BEST = ("load_best_model_at_end", "metric_for_best_model", "greater_is_better")
 _OF_ADAMW = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon")
 
 
@@ -89,7 +91,7 @@ def check_trl_options(
         (_OF_ADAMW, ours.optimizer == "muon", "optimizer is muon"),
         (_OF_PUSH, not training.push_to_hub, "push_to_hub is off"),
         (("do_eval",), training.do_eval and training.eval_strategy == "no", "eval_strategy is no"),
-        (("eval_data", "commentary_clips"), not is_measured(training), "eval_strategy is no"),
+        (("eval_data", "commentary_clips", *_OF_BEST), not is_measured(training), "eval_strategy is no"),
         (("held_out",), bool(ours.eval_data and ours.held_out), "eval_data is given"),
         (("eval_steps",), training.eval_strategy != "steps", "eval_strategy is not steps"),
         (("save_steps",), training.save_strategy != "steps", "save_strategy is not steps"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
 
 _AT_LEAST_1 = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 _AT_LEAST_0 = ("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "dataloader_num_workers")
+# What is measured on held-out data, and whether more is better.
+_MEASURED = {"loss": False, "loss_per_word": False, "entropy": False, "mean_token_accuracy": True}
 _TRACKERS = ("tensorboard", "wandb", "trackio")  # examples for messages
 
 
@@ -38,6 +41,27 @@ def check_values(training: SFTConfig, model: ModelConfig) -> None:
     if training.save_strategy == "steps" and training.save_steps <= 0:
         raise ValueError(f"save_steps is {training.save_steps:g}: expected more than 0; save_strategy=no saves none")
     _check_trackers(training.report_to)
+
+
+def check_best_metric(training: SFTConfig, given: Collection[str]) -> None:
+    """Check `metric_for_best_model`, and set `greater_is_better` by it unless that is given.
+
+    Transformers takes more to be better for every name that does not end in "loss", such as `loss_per_word`.
+
+    Args:
+        training: TRL's options; changed in place.
+        given: names of the options in the recipe or on the command line.
+
+    Raises:
+        ValueError: if the metric is not measured.
+    """
+    if training.metric_for_best_model is None:
+        return
+    name = training.metric_for_best_model.removeprefix("eval_")
+    if name not in _MEASURED:
+        raise ValueError(f"metric_for_best_model is {name}, which is not measured: expected {', '.join(_MEASURED)}")
+    if "greater_is_better" not in given:
+        training.greater_is_better = _MEASURED[name]
 
 
 def _check_trackers(names: list[str]) -> None:

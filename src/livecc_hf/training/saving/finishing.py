@@ -117,15 +117,17 @@ def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
 
 
 def run_facts(trainer: LiveCCTrainer) -> dict[str, Any]:
-    """Return the facts about a run up to its current step: steps, last losses, hardware and versions."""
+    """Return the facts about a run up to the step of its weights: steps, last losses, hardware and versions."""
     import torch
 
-    state, facts = trainer.state, {}
-    facts["steps"] = f"{state.global_step} ({state.epoch or 0:.3g} epochs)"
+    state, step, facts = trainer.state, trainer.weights_step, {}
+    logs = [log for log in state.log_history if log.get("step", step + 1) <= step]
+    epochs = (state.epoch if step == state.global_step else logs[-1]["epoch"] if logs else 0) or 0
+    facts["steps"] = f"{step} ({epochs:.3g} epochs)"
     if hours := trainer.hours_shown:
         facts["video shown"] = f"{hours:.3g} h"
     for key, name in _LOSSES:
-        values = [(log["step"], log[key]) for log in state.log_history if key in log and "step" in log]
+        values = [(log["step"], log[key]) for log in logs if key in log]
         if values:
             facts[name] = f"{values[-1][1]:.4g} (step {values[-1][0]})"
     count = trainer.args.world_size
