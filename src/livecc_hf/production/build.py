@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +11,10 @@ from typing import Protocol
 
 from ..utils.disk import DiskFullError, is_disk_full
 from ..utils.extras import require_extra
+from ..utils.one_run import only_run
 from ..utils.output_folder import make_output_folder
 from ..utils.reports import Say, say_to_stderr
-from ..utils.text import counted, one_line
+from ..utils.text import counted
 from .assembly import assemble
 from .execution.local import LocalEngine
 from .execution.pipeline import RunPlan, check_order, group_stages
@@ -79,7 +79,8 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
     _check_places(source, out)
     check_order(stages, source)
     try:
-        with _only_run(out):
+        make_output_folder(out)
+        with only_run(out, "out"):
             claim_folder(out, options, source, stages)
             for line in (*_describe_engine(options, stages), *source.describe_left_out()):
                 say(line)
@@ -92,29 +93,6 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
         raise DiskFullError(
             f"the disk of {error.filename or out} is full: {kept} kept; free some space and run the same command again"
         ) from error
-
-
-@contextlib.contextmanager
-def _only_run(out: Path) -> Iterator[None]:
-    """Make a folder and keep other runs out of it; raise a ValueError if one works in it, or it cannot be written."""
-    from filelock import FileLock, Timeout
-
-    make_output_folder(out)
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:  # of this lock only: the stages may wait for locks of other libraries
-        raise ValueError(f"another run is working in {out}: wait for it, or choose another out") from None
-    except OSError as error:
-        if is_disk_full(error):
-            raise
-        raise ValueError(
-            f"{out} cannot be written ({error.strerror or one_line(error)}): choose another out"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _check_early(options: BuildOptions, stages: list[Stage]) -> None:

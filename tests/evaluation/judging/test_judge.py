@@ -20,6 +20,7 @@ from livecc_hf.evaluation import JudgeOptions, judge, score
 from livecc_hf.evaluation.judging.prompt import judge_protocol
 from livecc_hf.evaluation.predictions import CommentaryRow, Header, read_rows
 from livecc_hf.evaluation.predictions.file import write_rows
+from livecc_hf.utils.one_run import only_run
 
 A, B = "Commentary A is better aligned with the human commentary", "Commentary B is better aligned."
 N = 6
@@ -195,6 +196,16 @@ def test_a_wrong_key_ends_the_run_at_once(sides, tmp_path):
         with pytest.raises(EndpointError, match="check the address, the model's name and the key"):
             run(sides, tmp_path / "v.jsonl", server)
         assert len(server.requests) <= 4
+
+
+def test_a_second_run_at_one_file_is_refused(sides, tmp_path):
+    out = tmp_path / "new/v.jsonl"
+    with serve_chat(longer_wins) as server:
+        busy = "another run is working in .*v.jsonl: wait for it, or choose another file"
+        with only_run(out, "file"), pytest.raises(ValueError, match=busy):
+            run(sides, out, server)
+        assert not server.requests
+        assert run(sides, out, server).n_asked == 2 * N
 
 
 def test_changed_texts_and_other_judges_are_refused(sides, tmp_path):

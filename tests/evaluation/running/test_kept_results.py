@@ -13,10 +13,16 @@ from livecc_hf.evaluation import RunOptions, run, score
 from livecc_hf.evaluation.predictions import Header, RowFile, read_rows
 from livecc_hf.evaluation.running.plan import model_revision
 from livecc_hf.evaluation.running.run import ModelSource
+from livecc_hf.utils.one_run import only_run
 
 
 def quietly(_):
     pass
+
+
+def make(folder):
+    folder.mkdir()
+    return folder
 
 
 def test_a_run_without_limit_completes_a_trial(benchmark, published_checkpoint, tmp_path):
@@ -57,6 +63,15 @@ def test_a_run_that_was_killed_before_its_first_answer_binds_to_nothing(benchmar
     options = RunOptions("official", 1, annotations)
     result = run("videomme", published_checkpoint, videos, tmp_path / "out", options, quietly)
     assert (result.n_done, read_rows(result.files[0]).header.protocol) == (1, "official")
+
+
+def test_a_second_run_in_one_folder_is_refused(benchmark, published_checkpoint, tmp_path):
+    annotations, videos, _ = benchmark
+    arguments = ("videomme", published_checkpoint, videos, tmp_path / "out", RunOptions(None, 1, annotations), quietly)
+    busy = "another run is working in .*out: wait for it, or choose another folder"
+    with only_run(make(tmp_path / "out"), "folder"), pytest.raises(ValueError, match=busy):
+        run(*arguments)
+    assert run(*arguments).n_done == 1
 
 
 def test_answers_with_other_subtitles_are_refused(benchmark, published_checkpoint, tmp_path):

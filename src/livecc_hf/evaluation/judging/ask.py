@@ -14,6 +14,7 @@ from livecc_hf.endpoints.answer_cache import AnswerCache
 from livecc_hf.endpoints.chat import ChatEndpoint, EndpointError, RetryLimits
 from livecc_hf.endpoints.failures import EndpointFailures
 from livecc_hf.utils.counts import check_counts
+from livecc_hf.utils.one_run import only_run
 from livecc_hf.utils.reports import Say, say_to_stderr
 from livecc_hf.utils.text import counted
 
@@ -157,7 +158,7 @@ def judge(
     )
     asker = _Asker(options, judge_protocol(options.protocol), result.out)
     try:
-        with RowFile(result.out, header) as file:
+        with only_run(result.out, "file"), RowFile(result.out, header) as file:
             kept = [row for row in file.rows if isinstance(row, VerdictRow)]
             _check_hashes(kept, calls, result.out)
             _judge_all([call for call in calls if _row_id(call) not in file], len(calls), asker, file, result, say)

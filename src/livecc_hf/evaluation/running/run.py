@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from livecc_hf.utils.one_run import only_run
 from livecc_hf.utils.output_folder import make_output_folder
 from livecc_hf.utils.reports import Say, say_to_stderr
 from livecc_hf.utils.text import counted, one_line
@@ -115,17 +117,23 @@ def run(
         suite_of(name)
     folder = VideoFolder(videos)
     make_output_folder(out)
-    plans = make_plans(suites, _pinned(suites, options, out))
     rank, n_processes = rank_and_count()
-    if missing := _missing_videos(plans, folder):
-        (say if rank == 0 else lambda _: None)(missing)
-    loaded, processor = _load(source, rank, n_processes, say)
-    runner = _Runner(loaded, processor, plans, options, source, folder, out, rank)
-    runner.check()
-    units = list(_units(plans))[rank::n_processes]
-    runner.work(units, say if rank == 0 else lambda _: None)
-    wait_for_all()
-    return runner.merge(is_main=rank == 0)
+    if rank:
+        say = _say_nothing
+    with nullcontext() if rank else only_run(out, "folder"):
+        plans = make_plans(suites, _pinned(suites, options, out))
+        if missing := _missing_videos(plans, folder):
+            say(missing)
+        loaded, processor = _load(source, rank, n_processes, say)
+        runner = _Runner(loaded, processor, plans, options, source, folder, out, rank)
+        runner.check()
+        runner.work(list(_units(plans))[rank::n_processes], say)
+        wait_for_all()
+        return runner.merge(is_main=rank == 0)
+
+
+def _say_nothing(line: str) -> None:
+    """Drop a progress line: only the first process reports."""
 
 
 def _missing_videos(plans: list[Plan], folder: VideoFolder) -> str | None:
@@ -169,7 +177,7 @@ def _load(source: ModelSource, rank: int, n_processes: int, say: Say) -> tuple[A
     model, processor, info = load_model_and_processor(
         source.name, device, source.dtype, source.load_in_4bit, source.position_scheme, source.base, source.merge
     )
-    for note in info.notes if rank == 0 else ():
+    for note in info.notes:
         say(note)
     return model.eval(), processor
 
