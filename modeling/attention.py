@@ -96,12 +96,13 @@ class PackedBatch:
         n_steps: most forward passes that will use this batch, each with the same `n_new`.
 
     Attributes:
+        slots: (B,) the slots of the caches, here taken for all before the first grows the memory.
         last: (B,) index of each stream's last token in the sequence; only their hidden states are read after a pass.
     """
 
     def __init__(self, caches: Sequence[KVCache], n_new: Sequence[int], n_steps: int = 1):
-        self.caches = caches
-        self.n_new = n_new
+        self.caches, self.n_new = caches, n_new
+        self.slots = [cache.slot for cache in caches]
         self.n_steps = n_steps
         self.last = torch.tensor(n_new).cumsum(0) - 1
         first = itertools.accumulate(n_new, initial=0)

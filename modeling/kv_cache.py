@@ -7,6 +7,7 @@ so that one operation serves all of them.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import threading
@@ -182,14 +183,17 @@ class KVCache:
 
     Attributes:
         length: tokens held; every layer holds this many once a forward pass is complete.
-        slot: the stream's slot in the pool.
     """
 
     def __init__(self, memory: KVCachePool):
         self.memory = memory
-        self.slot = memory.take_slot()
         self.length = 0
         self._shifts: list[_Run] = []  # the tokens whose unshifted keys are saved, and their total shift
+
+    @functools.cached_property
+    def slot(self) -> int:
+        """The stream's slot, taken by its first batch: until a batch ends, streams that left it still hold theirs."""
+        return self.memory.take_slot()
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new tokens of a layer after the `length` tokens held; :meth:`advance` counts them later.
@@ -223,10 +227,11 @@ class KVCache:
         self._shifts = _cut(self._shifts, 0, self.length)
 
     def release(self) -> None:
-        """Return the cleared slot to the pool; the cache cannot be used afterwards."""
+        """Return the slot, if it was taken, cleared to the pool; the cache cannot be used afterwards."""
         self.truncate(0)
-        self.memory.clear_slot(self.slot)  # stale NaNs would leak into the next stream in this slot
-        self.memory.free_slot(self.slot)
+        if "slot" in vars(self):
+            self.memory.clear_slot(self.slot)  # stale NaNs would leak into the next stream in this slot
+            self.memory.free_slot(self.slot)
 
     def evict(self, kept: Sequence[_Run], inv_freq: torch.Tensor) -> None:
         """Evict all tokens except `kept`, and shift the keys of these to earlier positions.

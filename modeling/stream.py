@@ -68,12 +68,10 @@ class CommentaryStream:
         options, processor, memory = self.options, self._processor, self._memory
         sampler = self._make_sampler(options)
         waiting = FrameQueue(processor.video_processor, options, processor.find_grammar().first_turn_frames)
-        # Take a slot only now: the calls above may fail.
-        if memory is None and self._state is not None:
-            memory = self._state.cache.memory
-        elif memory is None:
-            memory = new_kv_cache_pool(self._model, is_evictable=options.window == "sliding")
-        self.release()
+        if memory is None:
+            is_evictable = options.window == "sliding"
+            memory = self._state.cache.memory if self._state else new_kv_cache_pool(self._model, is_evictable)
+        self.release()  # only now: the calls above may fail
         self._state = StreamState(cache=KVCache(memory))
         self._sampler, self.waiting = sampler, waiting
         self._query = processor.default_query if options.query is None else options.query

@@ -92,8 +92,9 @@ def test_pooled_streams_generate_the_same_with_inactive_slots(
 def test_a_step_computes_the_used_slots_rounded_up_to_a_power_of_two(frames, fixed, processor, steps_run):
     """The slots up to the highest active one, rounded up to a power of two, at most all."""
     pool = CommentaryPool(fixed(), processor, max_streams=6)
-    sizes = []
-    for stream in [pool.join(OPTIONS) for _ in range(6)]:
+    sizes, streams = [], [pool.join(OPTIONS) for _ in range(6)]
+    assert [stream._stream.state.cache.slot for stream in streams] == list(range(6))  # on CUDA the pool starts with all
+    for stream in streams:
         stream.push(frames[:6])
         run_all(pool)
         sizes.append([len(graph.inputs[0]) for graph in steps_run[-1].graphed.graphs])

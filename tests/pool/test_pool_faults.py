@@ -180,7 +180,30 @@ def test_leaving_before_a_slot_was_taken(frames, model, processor):
     stays.push(frames[:6])
     pool.step()  # memory for one
     pool.join(OPTIONS).leave()
-    assert len(pool) == 1 and pool._memory._free == [1]
+    assert len(pool) == 1 and pool._memory._n_slots == 1
+
+
+def test_a_stream_that_joins_while_another_leaves_takes_no_further_memory(frames, model, processor, monkeypatch):
+    """The one that leaves during a round keeps its slot until the end of the round."""
+    pool = CommentaryPool(model, processor, max_streams=2)
+    stays, leaves = pool.join(OPTIONS), pool.join(OPTIONS)
+    forward, joined = model.model.visual.forward, []
+
+    def forwards(*args, **keywords):
+        if not joined:
+            leaves.leave()
+            joined.append(pool.join(OPTIONS))
+            joined[0].push(frames[:6])
+        return forward(*args, **keywords)
+
+    monkeypatch.setattr(model.model.visual, "forward", forwards)
+    for stream in (stays, leaves):
+        stream.push(frames[:6])
+    run_all(pool)
+    expected = model.start_stream(processor, OPTIONS).push(frames[:6])
+    assert_same(taken(stays), expected)
+    assert_same(taken(joined[0]), expected)
+    assert pool._memory._n_slots == len(pool) == 2
 
 
 def test_a_refused_stream_takes_no_memory(frames, model, processor):

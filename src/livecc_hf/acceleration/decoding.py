@@ -125,9 +125,8 @@ class DecodeStep:
         Returns:
             Logits of the next tokens, (b, vocabulary); a copy that later steps do not overwrite.
         """
-        slots = [cache.slot for cache in batch.caches]
-        if slots != self._chosen_slots:
-            self._choose(slots)
+        if batch.slots != self._chosen_slots:
+            self._choose(batch.slots)
         inputs = [self._in_slots(tensor) for tensor in (token_ids, positions)]
         logits = self.graphed(*inputs) if self._is_replayed else self._run(*inputs)
         return logits.index_select(0, self._chosen.to(logits.device))

@@ -74,5 +74,5 @@ class SlotBatch(PackedBatch):
         lengths = [cache.length for cache in caches]
         n_tokens = max(lengths) + self.n_steps
         slots = DecodeSlots(caches[0].memory, n_tokens)
-        slots.begin([cache.slot for cache in caches], lengths, n_tokens)
+        slots.begin([self.slots[i] for i in rows], lengths, n_tokens)
         return slots
