@@ -136,6 +136,18 @@ def test_words_after_the_end_of_the_video_are_no_clip():
         assert pieces == [("other#0", "past_end", 160.0), ("longer#0", "past_end", 70.0)]
 
 
+@pytest.mark.parametrize("stage", [PretrainClips(), SftClips()])
+def test_no_clip_begins_before_the_video(stage):
+    words = {"early": talk(80, -3.0), "before": talk(80, -50.0), "late": talk(80, 3.0)}
+    result = stage(videos(words))
+    assert [(row["id"], row["start_s"], row["end_s"]) for row in result.kept.to_pylist()] == [
+        ("early#0", 0.0, 37.0),
+        ("late#0", 3.0, 43.0),
+    ]
+    (short,) = [row for row in result.dropped.to_pylist() if row["id"] == "before#0"]
+    assert (short["reason"], short["start_s"], short["hours"]) == ("short", 0.0, 0.0)
+
+
 def test_hours_of_a_dropped_video_are_counted_once():
     result = PretrainClips()(videos({"a": talk(20)}, duration_s=[100.0]))
     assert result.dropped["reason"].to_pylist() == ["short", "no_clip"]

@@ -99,8 +99,9 @@ class _ClipStage(Stage):
         """Return for each piece the index of its reason in `_REASONS`, and the number that was compared."""
         first, last = pieces.first, pieces.stop - 1
         latest_s = durations_s[words.row_of[first]] + _END_SLACK_S  # NaN if unknown: comparisons with it are false
-        seconds = words.end_s[last] - words.start_s[first]
-        measured_s = times[last] - words.start_s[first]
+        begin_s = _begins_s(words, first)
+        seconds = words.end_s[last] - begin_s
+        measured_s = times[last] - begin_s
         end_s = words.end_s[last]
         conditions = [~pieces.is_clip, end_s > latest_s, seconds > self._max_spoken_s, measured_s < self.min_s]
         values = [np.full(len(first), np.nan), end_s, seconds, measured_s]
@@ -142,7 +143,7 @@ class _ClipStage(Stage):
         }
         columns |= {
             "id": _piece_ids(batch, words.row_of[pieces.first]).filter(pa.array(is_kept)),
-            "start_s": words.start_s[first],
+            "start_s": _begins_s(words, first),
             "end_s": words.end_s[stop - 1],
             "words": _nest_words(words, first, stop),
             "previous": without_needless_spaces(text.slices(begins, first)),
@@ -167,7 +168,7 @@ class _ClipStage(Stage):
         first, stop = pieces.first[gone], pieces.stop[gone]
         n_words = pa.array(stop - first)
         rows = piece_rows[gone]
-        seconds = words.end_s[stop - 1] - words.start_s[first]
+        seconds = np.maximum(words.end_s[stop - 1] - _begins_s(words, first), 0)
         of_pieces = {
             "id": _piece_ids(batch, piece_rows).take(pa.array(gone)),
             "video": batch["video"].take(pa.array(rows)),
@@ -179,7 +180,7 @@ class _ClipStage(Stage):
             ),
             "hours": seconds / 3600,
             "text": text.slices(first, np.minimum(first + TEXT_WORDS, stop)),
-            "start_s": words.start_s[first],
+            "start_s": _begins_s(words, first),
             "end_s": words.end_s[stop - 1],
             "words": _nest_words(words, first, np.minimum(first + TEXT_WORDS, stop)),
             "faces": pa.nulls(len(gone), DROPPED_SCHEMA.field("faces").type),
@@ -303,6 +304,11 @@ class _JoinedText:
         begins, ends = self._begins[first], np.maximum(self._begins[stop] - 1, self._begins[first])
         pairs = zip(begins.tolist(), ends.tolist(), strict=True)
         return pa.array([bytes(self._bytes[begin:end]) for begin, end in pairs], pa.string())
+
+
+def _begins_s(words: Words, first: np.ndarray) -> np.ndarray:
+    """Return the start of each piece; a word may be timed before the video begins, a clip may not."""
+    return np.maximum(words.start_s[first], 0.0)
 
 
 def _nest_words(words: Words, first: np.ndarray, stop: np.ndarray) -> pa.ListArray:
