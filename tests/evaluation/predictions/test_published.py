@@ -39,7 +39,7 @@ def test_livesports_questions_and_mvbench(tmp_path):
 
 def test_ovo_bench_in_parts(tmp_path):
     write_json(tmp_path / "m/one.json", ovo(backward=[ovo_question(3, "EPM", "C", "C")]))
-    write_json(tmp_path / "m/two.json", ovo(forward=[ovo_count(9, [(2, ["2"]), (0, None)])]))
+    write_json(tmp_path / "m/two.json", ovo(forward=[ovo_count(9, [(2.0, ["2"]), (0, None)])]))
     write_json(tmp_path / "m/three.json", ovo(forward=[ovo_yes_no(8, "CRR", [(0, "No"), (1, "Y")])]))
     found = read(tmp_path / "m")
     by_key = {row.key: row for row in found.rows}
@@ -160,6 +160,10 @@ def test_a_value_of_a_wrong_type_is_named(tmp_path):
     [
         ({"video_id": "v", "event_id": 1, "begin": 0, "end": 1}, "no column 'pred'"),
         ({"video_id": "v", "event_id": 1, "begin": "0", "end": 1, "pred": "x"}, "begin_s is '0': expected seconds"),
+        (
+            {"video_id": "v", "event_id": 1, "begin": 8, "end": 3, "pred": "x"},
+            "line 1 of .*: the clip runs from 8 to 3 s",
+        ),
         ({"video_id": 7, "event_id": 1, "begin": 0, "end": 1, "pred": "x"}, "line 1 of .*: video is 7: expected str"),
         ({"video_id": "v", "event_id": 1, "begin": 0, "end": 1, "pred": ["x"]}, r"pred is \['x'\]: expected str"),
         ({"ab_winner": "x", "video_event_id": "v_1"}, "no column ba_winner"),

@@ -207,7 +207,7 @@ def _ovo_forward_rows(record: dict[str, Any]) -> list[ChoiceRow]:
 
 def forward_answer(task: str, test: dict[str, Any]) -> str:
     """Return the correct answer of an OVO-Bench forward task at one of its times."""
-    return str(test["count"]) if task == "REC" else YES_NO_ANSWERS[test["type"]]
+    return str(int(test["count"])) if task == "REC" else YES_NO_ANSWERS[test["type"]]
 
 
 def ovo_groups(task: str) -> dict[str, str]:

@@ -108,6 +108,8 @@ class CommentaryRow:
         for name in ("begin_s", "end_s"):
             if not _is_seconds(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r:.80}: expected seconds")
+        if self.end_s < self.begin_s:
+            raise ValueError(f"the clip runs from {self.begin_s} to {self.end_s} s: expected an end after its start")
         for name in ("turns", "reference"):
             spans = [SpokenSpan(*span) for span in getattr(self, name)]
             for span in spans:
