@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..modeling.grammar import LIVECC
-from ..utils.output_folder import check_new_folder
+from ..utils.output_folder import check_new_folder, new_folder
 from .cards import CardFacts, short_name, write_card
 from .checkpoint import open_checkpoint
 from .config import stored_dtype
@@ -51,12 +51,13 @@ def convert_checkpoint(
     check_new_folder(out)
     processor = checkpoint.load_processor()
     model = checkpoint.load_model("cpu", stored_dtype(checkpoint.config), processor=processor)
-    model.save_pretrained(out, max_shard_size=max_shard_size)
-    processor.save_pretrained(out)
     name, scheme = short_name(checkpoint.source), checkpoint.config.position_scheme
     summary = f"Converted from `{name}` by livecc-hf."
     if processor.grammar != LIVECC.name:
         summary += f" Grammar: `{processor.grammar}`."
     facts = CardFacts(f"{name}, for live commentary", summary, scheme, model.config.backbone, checkpoint.source)
-    write_card(out, facts)
+    with new_folder(out) as folder:
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        processor.save_pretrained(folder)
+        write_card(folder, facts)
     return out

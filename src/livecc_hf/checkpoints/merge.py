@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..utils.output_folder import check_new_folder
+from ..utils.output_folder import check_new_folder, new_folder
 from .adapters import require_peft
 from .cards import CardFacts, read_training, short_name, write_card
 from .checkpoint import open_checkpoint
@@ -61,8 +61,6 @@ def merge_adapter(
     processor = checkpoint.load_processor()
     dtype = dtype or stored_dtype(checkpoint.config)
     model = checkpoint.load_model("cpu", dtype, merge=True, processor=processor)
-    model.save_pretrained(out, max_shard_size=max_shard_size)
-    processor.save_pretrained(out)
     name = short_name(checkpoint.base)
     summary = f"Adapter `{short_name(source)}` merged into `{name}` by livecc-hf."
     facts = CardFacts(
@@ -75,7 +73,10 @@ def merge_adapter(
         source_revision=checkpoint.revision,
         training=read_training(source),
     )
-    write_card(out, facts)
+    with new_folder(out) as folder:
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        processor.save_pretrained(folder)
+        write_card(folder, facts)
     return out
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from ..checkpoints.cards import CARD_FILE
-from ..utils.output_folder import check_new_folder
+from ..utils.output_folder import check_new_folder, new_folder
 from .code_files import modeling_folder
 
 _TEMPLATE = Path(__file__).parent / "generation_template"
@@ -40,13 +40,14 @@ def write_generation_repo(out: str | os.PathLike) -> Path:
     out = Path(out).expanduser()
     check_new_folder(out, GenerationRepoError)
     requirements = _requirements()
-    code = out / _CODE
-    code.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_TEMPLATE / CARD_FILE, out / CARD_FILE)
-    shutil.copyfile(_TEMPLATE / "generate.py", code / "generate.py")
-    (code / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
-    for path in _modules_of(_TEMPLATE / "generate.py"):
-        shutil.copyfile(path, code / path.name)
+    with new_folder(out, GenerationRepoError) as folder:
+        code = folder / _CODE
+        code.mkdir()
+        shutil.copyfile(_TEMPLATE / CARD_FILE, folder / CARD_FILE)
+        shutil.copyfile(_TEMPLATE / "generate.py", code / "generate.py")
+        (code / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+        for path in _modules_of(_TEMPLATE / "generate.py"):
+            shutil.copyfile(path, code / path.name)
     return out
 
 

@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from livecc_hf.checkpoints.names import looks_like_hub_id
-from livecc_hf.utils.output_folder import check_new_folder
+from livecc_hf.utils.output_folder import check_new_folder, new_folder
 from livecc_hf.utils.text import one_line
 
 PACKAGE = "livecc_hf"
@@ -52,13 +52,13 @@ def write_space(out: str | os.PathLike, model_id: str, title: str | None = None,
     _check_id(model_id)
     files = _files_on_hub(model_id) if check else ()
     requirements = _requirements(may_be_adapter=not files or "adapter_config.json" in files)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "app.py").write_text(_TEMPLATE.read_text(encoding="utf-8").replace("@MODEL@", model_id), encoding="utf-8")
-    (out / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(
-        _card(model_id, one_line(title or f"{model_id.split('/')[1]} live")), encoding="utf-8"
-    )
-    _copy_package(out / PACKAGE)
+    card = _card(model_id, one_line(title or f"{model_id.split('/')[1]} live"))
+    with new_folder(out, SpaceError) as folder:
+        app = _TEMPLATE.read_text(encoding="utf-8").replace("@MODEL@", model_id)
+        (folder / "app.py").write_text(app, encoding="utf-8")
+        (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        _copy_package(folder / PACKAGE)
     return out
 
 
