@@ -8,7 +8,6 @@ some seconds, text for some hundred tokens, and the beginning (the attention sin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -66,6 +65,7 @@ class StreamState(PositionState):
         seen_from_s: start of the oldest vision in the context, in seconds from the stream's start (only for window
             ``reprefill``).
         n_evicted: tokens evicted so far.
+        query_turn: number of the turn with the present query, which is not evicted.
     """
 
     cache: KVCache = field(kw_only=True)
@@ -74,6 +74,7 @@ class StreamState(PositionState):
     pending_ids: list[int] = field(default_factory=list)
     seen_from_s: float = 0.0
     n_evicted: int = 0
+    query_turn: int = 0
 
     def snapshot(self) -> tuple:
         """Return what :meth:`restore` needs to come back to this state."""
@@ -133,21 +134,21 @@ class StreamState(PositionState):
         self.next_position -= n_evicted_positions
 
 
-def kept_spans(spans: Sequence[Span], options: StreamOptions, oldest_s: float) -> list[bool]:
+def kept_spans(state: StreamState, options: StreamOptions, oldest_s: float) -> list[bool]:
     """Return for each span of a context whether it stays in the window.
 
     Args:
-        spans: the context, in order.
+        state: the context.
         options: the stream's options.
         oldest_s: vision of turns that end at or before this time is evicted; in seconds from the stream's start.
     """
     n_tokens: dict[int, int] = {}  # text tokens, by turn
-    for span in spans:
+    for span in state.spans:
         if span.kind == TEXT:
             n_tokens[span.turn] = n_tokens.get(span.turn, 0) + span.n_tokens
     turns = list(n_tokens)
-    # The first turn holds the query; the last one holds the words that the next turn may continue.
-    kept = {*turns[:1], *turns[-1:]}
+    # The first turn holds the first query; the last one holds the words that the next turn may continue.
+    kept = {*turns[:1], state.query_turn, *turns[-1:]}
     for order, limit in ((turns, options.text_sink), (turns[::-1], options.text_window)):
         total = 0
         for turn in order:
@@ -155,7 +156,7 @@ def kept_spans(spans: Sequence[Span], options: StreamOptions, oldest_s: float) -
             if total > limit:
                 break
             kept.add(turn)
-    return [span.turn in kept if span.kind == TEXT else span.end_s > oldest_s for span in spans]
+    return [span.turn in kept if span.kind == TEXT else span.end_s > oldest_s for span in state.spans]
 
 
 def expected_tokens(options: StreamOptions, n_first: int, n_vision: int, n_text: int) -> int:

@@ -148,14 +148,14 @@ def make_room(model: interfaces.ModelForStreams, request: TurnRequest, options: 
             n_text = n_first - n_vision + request.max_new_tokens
             n_vision = n_vision * TURN_FRAMES // len(request.frames) + 2  # of a later turn, with its two markers
             state.cache.memory.expect(expected_tokens(options, n_first, n_vision, n_text))
-        kept = kept_spans(state.spans, options, request.end_s - options.vision_window_s)
+        kept = kept_spans(state, options, request.end_s - options.vision_window_s)
         backbone = find_backbone(request.processor.backbone)
         state.evict(kept, backbone.shift_frequencies(model.model.language_model))
     elif options.window == "reprefill" and state.spans:
         needed = state.next_position + len(state.pending_ids) + len(request.prompt_ids) + request.max_new_tokens
         is_full = needed > model.config.text_config.max_position_embeddings
         if is_full or request.end_s - state.seen_from_s > REPREFILL_S:
-            request.state = _reprefilled(model, request, kept_spans(state.spans, options, math.inf))
+            request.state = _reprefilled(model, request, kept_spans(state, options, math.inf))
             request.state.seen_from_s = request.start_s
     request.begin()
 
@@ -170,7 +170,7 @@ def _reprefilled(model: interfaces.ModelForStreams, request: TurnRequest, kept: 
     again = StreamState(0, state.seen_vision, state.flat, cache=KVCache(new_kv_cache_pool(model)))
     prefill(model, [TurnRequest(again, request.processor, request.sampler, token_ids)])
     again.spans = [span for span, stays in zip(state.spans, kept) if stays]
-    again.pending_ids = list(state.pending_ids)
+    again.pending_ids, again.query_turn = list(state.pending_ids), state.query_turn
     again.n_evicted = state.n_evicted + at - len(token_ids)
     return again
 

@@ -289,7 +289,8 @@ class CommentaryStream:
         if last not in self._sampler.end_ids:
             self.state.pending_ids = [last]
         self.waiting.take(request.n_frames)
-        self._query = request.query
+        if request.query != self._query:
+            self._query, self.state.query_turn = request.query, request.turn
         return request.segment(self.waiting.clock_start_s or 0.0)
 
     def _run_turn(self, is_last: bool = False) -> bool:

@@ -7,7 +7,7 @@ from pooled import reserved_bytes
 from replay import Item, Replay
 
 from livecc_hf.modeling import ContextFullError, StreamOptions
-from livecc_hf.modeling.context import TEXT, VISION, Span, kept_spans
+from livecc_hf.modeling.context import TEXT, VISION, Span, StreamState, kept_spans
 from livecc_hf.modeling.kv_cache import KVCache
 
 SCHEMES = ["mrope", "sequential", "reference"]
@@ -188,6 +188,22 @@ def test_a_first_turn_that_does_not_fit_is_a_clear_error(window, frames, make_mo
         text_config.max_position_embeddings = before
 
 
+@pytest.mark.parametrize("window", ["sliding", "reprefill"])
+def test_a_later_query_stays_until_the_next_one(window, frames, make_model, processor, monkeypatch):
+    monkeypatch.setattr("livecc_hf.modeling.model_runner.REPREFILL_S", 6.0)
+    options = {"window": window, "text_window": 40, "text_sink": 0, "do_sample": False, "max_new_tokens": 2}
+    stream = make_model("mrope").start_stream(processor, query="First.", **options)
+    in_context = []
+    for query in (None, "Second.", "Third."):
+        if query is not None:
+            stream.ask(query)
+        stream.push(frames[:30])
+        text = processor.tokenizer.decode(stream.state.token_ids)
+        in_context.append([name for name in ("First.", "Second.", "Third.") if name in text])
+        assert text.count("Time=") < 12  # of the 15 turns of a push
+    assert in_context == [["First."], ["First.", "Second."], ["First.", "Third."]]
+
+
 def test_which_spans_a_window_keeps():
     spans = []
     for turn in range(6):
@@ -196,10 +212,11 @@ def test_which_spans_a_window_keeps():
             Span(VISION, turn, 3.0 + turn, 8, 4),
             Span(TEXT, turn, 3.0 + turn, 5, 5),
         ]
-    kept = kept_spans(spans, StreamOptions(text_window=30, text_sink=15), oldest_s=6.0)
+    state = StreamState(cache=None, spans=spans, query_turn=2)
+    kept = kept_spans(state, StreamOptions(text_window=30, text_sink=15), oldest_s=6.0)
     text = [stays for span, stays in zip(spans, kept) if span.kind == TEXT]
     vision = [stays for span, stays in zip(spans, kept) if span.kind == VISION]
-    assert text == [turn in (0, 4, 5) for turn in range(6) for _ in range(2)]
+    assert text == [turn in (0, 2, 4, 5) for turn in range(6) for _ in range(2)]
     assert vision == [turn >= 4 for turn in range(6)]  # those that end after second 6
 
 
