@@ -167,6 +167,20 @@ class TestErrors:
             assert not (tmp_path / "out.mp4").exists()
         assert video.read_bytes() == before
 
+    @pytest.mark.parametrize(
+        ("span", "message"),
+        [
+            ({"start_s": 0.2, "end_s": 0.1}, r"end_s=0\.1 is not after start_s=0\.2: give a later end"),
+            ({"end_s": 0}, r"end_s=0: the first frame of .*in\.mp4 is at 0 s"),
+            ({"start_s": 50}, r"start_s=50 lies past the end of .*in\.mp4, at 0\.30 s"),
+        ],
+    )
+    def test_a_part_without_any_frame_is_named(self, span, message, tmp_path):
+        video = write_video(tmp_path / "in.mp4", n_frames=3, fps=10)
+        with pytest.raises(ValueError, match=message):
+            burn_captions(video, [Caption(0, 1, "words")], tmp_path / "out.mp4", **span)
+        assert not (tmp_path / "out.mp4").exists()
+
     def test_of_the_style(self, tmp_path):
         (tmp_path / "font.ttf").write_text("no font")
         with pytest.raises(ValueError, match=r"font .*font\.ttf cannot be used"):

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..captions.writers import CaptionLike
+from ..modeling.grammar import FRAMES_PER_SECOND
 from ..modeling.video_file import display_orientation, file_url, frame_to_rgb, local_file
+from ..modeling.video_sampling import SampleTimes
 from ..utils.text import one_line
 from ..video.times import SteadyClock
 
@@ -54,7 +56,8 @@ class OverlayWriter:
 
     Raises:
         FileNotFoundError: no such video, or no folder to write `out` to.
-        ValueError: the video cannot be read, or `out` has another suffix or is the video itself.
+        ValueError: the video cannot be read, the range ends before it or before its start, or `out` has another suffix
+            or is the video itself.
 
     Warns:
         OverlayWarning: audio is left out, because the container does not support it or packets are damaged.
@@ -73,11 +76,12 @@ class OverlayWriter:
         from ..video.reader import MAX_GAP_S, RepairedSource, exact_number, nothing_decoded, on_screen, probe_video
 
         max_gap_s = MAX_GAP_S if max_gap_s is None else max_gap_s
-        self._style = style
+        self._style, self._path = style, video
         self._out = check_output(video, out)
         # This and all other times in this class are on the file's clock.
         self._zero = exact_number("clock_start_s", probe_video(video).clock_start_s)
-        start = None if start_s is None else exact_number("start_s", start_s) + self._zero
+        self._times = SampleTimes(start_s, end_s, FRAMES_PER_SECOND, self._zero)
+        start = self._times.start
         self._has_start = start is not None
         self._end = None if end_s is None else exact_number("end_s", end_s) + self._zero
         self._source, frames = RepairedSource.open_before(video, start, keep_audio=True, max_gap_s=max_gap_s)
@@ -88,6 +92,9 @@ class OverlayWriter:
             if self._next is None:
                 raise nothing_decoded(video)
             self._first = self._next[0]
+            self._times.begin(self._first)
+            if not self._times.is_before_end(self._times.first):
+                raise self._times.none_found(video)
             clock_start = self._source.clock_start(default=self._first)
             self._origin = min(clock_start, self._first) if start is None else max(clock_start, start)
             self._open_output(max_gap_s)
@@ -114,7 +121,11 @@ class OverlayWriter:
         self._copy_until(end)
 
     def close(self, complete: bool = True) -> None:
-        """Finish the file, after copying the rest of the range if `complete`."""
+        """Finish the file, after copying the rest of the range if `complete`.
+
+        Raises:
+            ValueError: the range begins past the end of the video, so that there is nothing to copy.
+        """
         if self._container is None:
             return
         try:
@@ -125,6 +136,9 @@ class OverlayWriter:
                 self._mux(self._video.encode(None))
             finally:
                 self._close_files()
+        if complete and self._last_ticks < 0:
+            self._times.reached = self._reached
+            raise self._times.none_found(self._path)
         if self._sound is not None and self._sound.n_left_out:
             message = f"{self._out}: {self._sound.n_left_out} damaged packet(s) of its sound are left out"
             warnings.warn(message, OverlayWarning, stacklevel=3)
