@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hub_server import Repository, serve_hub
 
 from livecc_hf.publishing.hub import PushError
 from livecc_hf.training.options.recipe import parse
+from livecc_hf.training.saving.pushing import RunPush
 from livecc_hf.training.script import main
 
 LORA = {"use_peft": True, "lora_r": 4, "optimizer": "trainer", "train_parts": ["language_model"]}
@@ -46,6 +48,27 @@ def test_a_missing_token_is_said_before_data_are_read(recipe, tmp_path, monkeypa
 def test_options_of_a_push_without_one_are_said_to_have_no_effect(recipe):
     (note,) = parse(["--config", recipe(hub_model_id="me/run")]).notes
     assert "hub_model_id (push_to_hub is off)" in note
+
+
+def test_a_checkpoint_that_cannot_be_published_is_a_warning(recipe, tiny_folder, tmp_path, caplog):
+    """Its card names the base's base, by a path that only its maker has."""
+    checkpoint = shutil.copytree(tiny_folder, tmp_path / "out/checkpoint-1")
+    (checkpoint / "README.md").write_text("---\nlicense: mit\nbase_model: ./mine\n---\n")
+    given = parse(["--config", recipe(**PUSH)])
+    assert RunPush(given.ours, given.training, given.model).push_checkpoint(checkpoint, 1) == []
+    assert "training in progress, step 1 was not pushed: " in caplog.text and "./mine" in caplog.text
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoint-1"]
+
+
+def test_what_a_killed_run_had_staged_is_removed(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    for name in (".push-x1y2", "checkpoint-1"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "optimizer.pt").touch()
+    given = parse(["--config", recipe(**PUSH)])
+    with pytest.raises(PushError, match="there is no token"):
+        RunPush(given.ours, given.training, given.model).prepare()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoint-1"]
 
 
 @pytest.fixture

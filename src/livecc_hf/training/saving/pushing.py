@@ -9,7 +9,7 @@ import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from livecc_hf.checkpoints.merge import merge_adapter
 from livecc_hf.publishing.cards import check_license, license_of
@@ -104,6 +104,8 @@ class RunPush:
         """
         from huggingface_hub import HfApi
 
+        for left in Path(self.training.output_dir).glob(f"{_STAGED}*"):
+            shutil.rmtree(left, ignore_errors=True)  # of a killed run; its links keep deleted checkpoints on the disk
         api, options = HfApi(token=self.training.hub_token), self.training
         name = options.hub_model_id or Path(options.output_dir).absolute().name
         self._license = self._license or license_of(self.model.model_name_or_path)
@@ -131,18 +133,30 @@ class RunPush:
         """
         if self.training.hub_strategy == "end" or self.ours.hub_merged:
             return []
-        message, jobs = f"Training in progress, step {step}", []
+        message = f"Training in progress, step {step}"
+        try:
+            staged = self._stage(Path(checkpoint), message)
+        except (OSError, ValueError) as error:
+            self._warn(message, error)
+            return []
+        return [self._jobs.submit(*job) for job in staged]
+
+    def _stage(self, checkpoint: Path, message: str) -> list[tuple[Any, ...]]:
+        """Link a checkpoint's files into folders of their own; return the jobs that send them."""
         plan = check_folder(checkpoint, base_id=self.ours.hub_base_id, licence=self._license, load=False)
         staged = Path(tempfile.mkdtemp(prefix=_STAGED, dir=self.training.output_dir))
         contents = plan.copy_to(staged, link=os.link)
-        jobs.append(self._jobs.submit(self._send_staged, replace(plan, contents=contents, rewritten={}), message))
+        jobs: list[tuple[Any, ...]] = [(self._send_staged, replace(plan, contents=contents, rewritten={}), message)]
         if self.training.hub_strategy in _WHOLE_CHECKPOINTS:
             whole = Path(tempfile.mkdtemp(prefix=_STAGED, dir=self.training.output_dir))
             shutil.copytree(checkpoint, whole, copy_function=_link, dirs_exist_ok=True)
             only = self.training.hub_strategy == "checkpoint"
-            name = "last-checkpoint" if only else Path(checkpoint).name
-            jobs.append(self._jobs.submit(self._send_whole, whole, name, message))
+            jobs.append((self._send_whole, whole, "last-checkpoint" if only else checkpoint.name, message))
         return jobs
+
+    @staticmethod
+    def _warn(message: str, error: Exception, where: str = "") -> None:
+        logger.warning("%s was not pushed%s: %s", message.lower(), where, one_line(error))
 
     def push_result(self, folder: str | Path, message: str) -> Pushed:
         """Push a finished run's folder (with `hub_merged`, the merged model), and verify the upload.
@@ -174,7 +188,7 @@ class RunPush:
         try:
             send(plan, self.target, options, token=self.training.hub_token)
         except (OSError, ValueError) as error:
-            logger.warning("%s was not pushed: %s", message.lower(), one_line(error))
+            self._warn(message, error)
         finally:
             shutil.rmtree(plan.contents.folder, ignore_errors=True)
 
@@ -186,7 +200,7 @@ class RunPush:
             with explain_failures(api, self.target):
                 upload(api, self.target, folder, ["*"], message=f"{message}, checkpoint", path_in_repo=name)
         except (OSError, ValueError) as error:
-            logger.warning("%s was not pushed as %s: %s", message.lower(), name, one_line(error))
+            self._warn(message, error, f" as {name}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
