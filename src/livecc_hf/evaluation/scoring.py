@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 
 from .predictions.file import RowSet
-from .predictions.judged_texts import find_texts, texts_of_model
+from .predictions.judged_texts import find_file, find_texts
 from .predictions.published import read_predictions
-from .predictions.rows import ChoiceRow, CommentaryRow, Row, VerdictRow
+from .predictions.rows import MODEL, OPPONENT, ChoiceRow, CommentaryRow, Row, VerdictRow
 from .scorers.commentary import score_commentaries
 from .scorers.figures import Score
 from .scorers.multiple_choice import score_choices
@@ -72,11 +72,11 @@ def score_sets(
         sets = [complete(item.of(ChoiceRow), annotations) if item.header.layout == "choice" else item for item in sets]
     verdicts = [item.of(VerdictRow) for item in sets if item.header.layout == "verdict"]
     texts = [item.of(CommentaryRow) for item in sets if item.header.layout == "commentary"]
-    pairs = [Pair(item, find_texts(item, item.header.model, texts)) for item in verdicts]
+    pairs = [Pair(item, find_texts(item, MODEL, texts)) for item in verdicts]
     scores = []
-    judged = [texts_of_model(name, texts) for item in verdicts for name in (item.header.model, item.header.opponent)]
+    judged = [find_file(item, whose, texts) for item in verdicts for whose in (MODEL, OPPONENT)]
     for pair in pairs:
-        opponent = find_texts(pair.verdicts, pair.verdicts.header.opponent, texts)
+        opponent = find_texts(pair.verdicts, OPPONENT, texts)
         others = [
             other
             for other in pairs

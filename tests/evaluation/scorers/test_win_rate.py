@@ -7,7 +7,7 @@ import pytest
 from layouts import commentaries, verdicts, write_lines
 
 from livecc_hf.evaluation import compare, score
-from livecc_hf.evaluation.predictions import Header, VerdictRow, read_predictions, text_hash
+from livecc_hf.evaluation.predictions import CommentaryRow, Header, VerdictRow, read_predictions, text_hash
 from livecc_hf.evaluation.predictions.file import RowSet, write_rows
 from livecc_hf.evaluation.scorers.win_rate import VerdictTextError, score_verdicts
 
@@ -199,3 +199,26 @@ def test_a_comparison_against_other_opponents_or_by_another_judge_says_so(tmp_pa
         known = {"opponent": B, "judge": "judge-1"}[what]
         expected = f"the difference of the win rates includes that of the {what}s: {known} in {ours}, {name} in {other}"
         assert note == expected
+
+
+def test_two_models_of_one_name_are_told_apart_by_their_texts(tmp_path):
+    def file(side, n_rows=3):
+        rows = [CommentaryRow(str(i), "v", 0, 5, f"{side} {i}") for i in range(n_rows)]
+        header = Header("commentary", suite="livesports3k-cc", protocol="live", model="lora", n_rows=n_rows)
+        write_rows(tmp_path / f"{side}.jsonl", header, rows)
+        return RowSet(header, rows, str(tmp_path / f"{side}.jsonl"))
+
+    mine, theirs = file("mine"), file("theirs-longer")
+    header = Header("verdict", suite="livesports3k-cc", protocol="livecc", model="lora", opponent="lora", n_rows=3)
+    rows = [
+        VerdictRow(row.key, "v", order, "model", model_hash=text_hash(row.pred), opponent_hash=text_hash(other.pred))
+        for row, other in zip(mine.rows, theirs.rows)
+        for order in ("ab", "ba")
+    ]
+    write_rows(tmp_path / "v.jsonl", header, rows)
+    for given in ([mine, theirs], [theirs, mine]):
+        (scored,) = score([tmp_path / "v.jsonl", *(item.source for item in given)])
+        assert scored.figures[0].value == 100
+        assert {item.name for item in scored.figures} > {"words a commentary", "opponent's words a commentary"}
+    (scored,) = score([tmp_path / "v.jsonl", mine.source])
+    assert "words a commentary" in {item.name for item in scored.figures}

@@ -14,7 +14,7 @@ from livecc_hf.utils.extras import require_extra
 
 from ..predictions.file import RowSet
 from ..predictions.judged_texts import find_texts
-from ..predictions.rows import CommentaryRow, Row, SpokenSpan, VerdictRow, text_hash
+from ..predictions.rows import MODEL, OPPONENT, CommentaryRow, Row, SpokenSpan, VerdictRow, text_hash
 from ..scorers.figures import Figure, Score
 from ..scorers.win_rate import both_orders
 from ..suites import title_of
@@ -154,7 +154,7 @@ def _verdicts(sets: Sequence[RowSet[Row]], thumbnails: Thumbnails, references: d
     for rows in sets:
         if rows.header.layout == "verdict":
             verdicts = rows.of(VerdictRow)
-            model, opponent = (find_texts(verdicts, name, texts) for name in (rows.header.model, rows.header.opponent))
+            model, opponent = (find_texts(verdicts, whose, texts) for whose in (MODEL, OPPONENT))
             if model is not None and opponent is not None:
                 shown.append(_verdict_data(verdicts, model, opponent, thumbnails, references))
     if not shown:
