@@ -49,6 +49,20 @@ def refused(server, reason):
     return server.service.metrics.refusals.labels(reason)._value.get()
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/v1/config", "/clip.mp4"])
+def test_head_requests_get_the_headers_of_get(path, server):
+    def answer(method):
+        with opened(server) as connection:
+            request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            connection.sendall(request.encode())
+            head, _, body = everything_from(connection).partition("\r\n\r\n")
+        return [line for line in head.splitlines() if not line.startswith(("date:", "content-length:"))], body
+
+    (headers, body), (expected, _) = answer("HEAD"), answer("GET")
+    assert headers == expected and headers[0] == "HTTP/1.1 200 OK"
+    assert body == ""
+
+
 def test_a_connection_without_a_request_is_closed(model, processor, impatient):
     with serving(model, processor, start_timeout_s=0.6) as server:
         began_s = time.monotonic()

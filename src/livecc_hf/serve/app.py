@@ -29,7 +29,7 @@ from livecc_hf.serve.messages import (
     error_message,
 )
 from livecc_hf.serve.origins import OriginCheck, deny
-from livecc_hf.serve.page_routes import add_page
+from livecc_hf.serve.page_routes import READ, add_page
 from livecc_hf.serve.service import CommentaryService
 from livecc_hf.serve.session import Session
 
@@ -77,13 +77,13 @@ def create_app(service: CommentaryService, has_page: bool = True, clip: Path | N
     app.add_middleware(CORSMiddleware, allow_origins=settings.allowed_origins, allow_headers=["Authorization"])
     app.add_middleware(OriginCheck, settings.allowed_origins, settings.token is not None, refusals.labels("origin").inc)
 
-    @app.get("/health")
+    @app.api_route("/health", methods=READ)
     async def health() -> Response:
         health = service.health()  # takes no lock, so it also answers while the model hangs
         return JSONResponse(health, status_code=200 if health["status"] == "ready" else 503)
 
     # Not `async`, so it runs in a thread: it waits for locks that rounds of the pool hold.
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=READ)
     def metrics(request: Request) -> Response:
         if not may_enter(request, settings.token):
             return PlainTextResponse(_UNAUTHORIZED, 401, {"WWW-Authenticate": "Bearer"})

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from livecc_hf.serve.service import CommentaryService
 
 PAGE_FOLDER = Path(__file__).parent / "page"
+READ = ["GET", "HEAD"]  # `wget --spider` and some load balancers check with HEAD
 CONFIG_PATH = "/v1/config"
 _CLIP_PATH = "/clip.mp4"
 # The policy equals that of index.html. Framing is allowed: a Space shows the page in a frame.
@@ -51,7 +52,7 @@ def add_page(app: FastAPI, service: CommentaryService, clip: Path | None = None)
     """
     clip_path = demo_clip_path() if clip is None else clip
 
-    @app.get(CONFIG_PATH)
+    @app.api_route(CONFIG_PATH, methods=READ)
     async def config() -> Response:
         options = service.model.options
         answer = {
@@ -66,7 +67,7 @@ def add_page(app: FastAPI, service: CommentaryService, clip: Path | None = None)
         }
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
-    @app.get(_CLIP_PATH)
+    @app.api_route(_CLIP_PATH, methods=READ)
     async def clip_file() -> Response:
         kind = mimetypes.guess_type(clip_path.name)[0] or "application/octet-stream"
         return FileResponse(clip_path, media_type=kind, headers={"Cache-Control": "no-cache"})

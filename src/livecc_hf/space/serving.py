@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from livecc_hf.serve.app import create_app
-from livecc_hf.serve.page_routes import add_page
+from livecc_hf.serve.page_routes import READ, add_page
 from livecc_hf.serve.service import CommentaryService
 from livecc_hf.serve.settings import ServeSettings
 
@@ -76,7 +76,7 @@ def _page_only(service: CommentaryService) -> FastAPI:
     """Return an application whose page says why live video is not possible."""
     app = FastAPI(title="livecc", docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.get("/health")
+    @app.api_route("/health", methods=READ)
     async def health() -> JSONResponse:
         return JSONResponse({"status": "failed", "reason": _NO_DEDICATED_GPU}, status_code=503)
 
