@@ -132,6 +132,14 @@ def test_a_number_of_samples_can_be_held_out_and_is_measured(recipe, caplog):
     assert ratio == pytest.approx(n_tokens / n_words, rel=1e-4)
 
 
+def test_held_out_clips_of_the_tiny_world_are_not_those_of_the_training(recipe):
+    parsed = parse(["--config", recipe(data=[ENTRY, ENTRY], eval_data=[ENTRY], eval_strategy="epoch")])
+    processor, _, _ = load_recipe_processor(parsed)
+    train, held_out = open_samples(parsed, processor)
+    seeds, others = ({data.item(index).seed for index in range(len(data))} for data in (train, held_out))
+    assert (len(seeds), len(others)) == (48, 24) and seeds.isdisjoint(others)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -346,45 +354,6 @@ def test_the_best_model_by_the_loss_per_word_has_the_lowest(recipe, tmp_path):
         parse(["--config", path, "metric_for_best_model=eval_mean_token_accuracy"]).training.greater_is_better is True
     )
     assert parse(["--config", path, "greater_is_better=true"]).training.greater_is_better is True
-
-
-WHOLE = {"max_steps": 1, "optimizer": "trainer", "train_parts": ["language_model"]}
-ADAPTER = {**WHOLE, "use_peft": True, "lora_r": 4}
-
-
-@pytest.mark.parametrize(
-    ("first", "then", "message"),
-    [
-        (WHOLE, ADAPTER, r"holds a whole model \(model.safetensors\), and this run would save an adapter"),
-        (ADAPTER, WHOLE, r"holds an adapter \(adapter_config.json\), and this run would save a whole model"),
-    ],
-)
-def test_an_adapter_and_a_whole_model_never_share_a_folder(recipe, tmp_path, first, then, message):
-    """Loading such a folder would put the adapter on the weights of the other run."""
-    main(["--config", recipe(**first)])
-    before = sorted(tmp_path.glob("out/*"))
-    with pytest.raises(ValueError, match=message):
-        main(["--config", recipe(**then)])
-    assert sorted(tmp_path.glob("out/*")) == before
-    main(["--config", recipe(**first)])  # the same kind replaces the model
-
-
-@pytest.mark.parametrize("kind", [WHOLE, ADAPTER], ids=["whole", "adapter"])
-def test_a_run_in_the_folder_of_an_earlier_one_gets_a_card_of_its_own(recipe, tmp_path, tiny_folder, caplog, kind):
-    other = shutil.copytree(tiny_folder, tmp_path / "other-base")
-    main(["--config", recipe(**kind)])
-    card = tmp_path / "out/README.md"
-    first = card.read_text() + "\nMy own words.\n"
-    card.write_text(first)
-    main(["--config", recipe(**kind, model_name_or_path=str(other), seed=7)])
-    again = card.read_text()
-    assert "`other-base`" in again and f"`{tiny_folder.name}`" not in again and "| seed | 7 |" in again
-    assert (tmp_path / "out/README-before.md").read_text() == first
-    assert "held the card of an earlier run, which is now README-before.md" in caplog.text
-    own = "---\nlicense: mit\n---\nA card of the user, without facts.\n"
-    card.write_text(own)
-    main(["--config", recipe(**kind)])
-    assert card.read_text() == own
 
 
 def test_an_interrupted_run_says_which_checkpoint_is_kept(tmp_path, caplog):

@@ -233,6 +233,7 @@ def open_data(
     processor: StreamingProcessor,
     options: EncodeOptions | None = None,
     seed: int = 0,
+    n_before: int = 0,
 ) -> TrainingData:
     """Open the data list of a recipe.
 
@@ -242,6 +243,7 @@ def open_data(
         processor: used to encode items.
         options: options for encoding items; `None` for the defaults.
         seed: seed for sources that draw at random, and for fractional weights.
+        n_before: entries of other data with the same seed, such as the training data; these draw other items.
 
     Raises:
         ValueError: if there are no entries or no items, a source is unknown, or an entry is malformed.
@@ -260,7 +262,7 @@ def open_data(
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             raise ValueError(f"data entry {index} has weight {weight!r}: expected a number above 0, such as 0.5 or 2")
         label = " ".join(str(value) for value in (name, entry.get("path")) if value)
-        parts.append(DataPart(label, entry, SOURCES[name].open(entry, seed * 1000 + index), float(weight)))
+        parts.append(DataPart(label, entry, SOURCES[name].open(entry, seed * 1000 + n_before + index), float(weight)))
     return TrainingData(parts, processor, options or EncodeOptions(), seed)
 
 

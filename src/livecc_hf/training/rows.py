@@ -90,7 +90,7 @@ def open_samples(recipe: Recipe, processor: StreamingProcessor) -> tuple[Trainin
     train = open_data(recipe.data, processor, options, recipe.data_seed)
     held_out = None
     if ours.eval_data:
-        held_out = open_data(recipe.eval_data, processor, options, recipe.data_seed)
+        held_out = open_data(recipe.eval_data, processor, options, recipe.data_seed, n_before=len(recipe.data))
     elif ours.held_out:
         train, held_out = _split(train, ours.held_out, recipe.data_seed)
     return train, held_out

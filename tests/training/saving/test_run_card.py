@@ -1,6 +1,7 @@
-"""What a card says of a run: how much video it has shown, by which recipe; and of a run that went on."""
+"""What a card says of a run, of one that went on, and of one in the folder of another."""
 
 import json
+import shutil
 
 import pytest
 
@@ -62,3 +63,42 @@ def test_the_card_of_the_best_model_says_what_was_measured_on_it(recipe, tmp_pat
     assert card.count(f"(step {best}) |") == 3 and "(step 3)" not in card
     hours = [float(text.partition("| video shown | ")[2].split()[0]) for text in (card, last)]
     assert hours[0] == pytest.approx(hours[1] * best / 3, rel=0.01)
+
+
+WHOLE = {"max_steps": 1, "optimizer": "trainer", "train_parts": ["language_model"]}
+ADAPTER = {**WHOLE, "use_peft": True, "lora_r": 4}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        (WHOLE, ADAPTER, r"holds a whole model \(model.safetensors\), and this run would save an adapter"),
+        (ADAPTER, WHOLE, r"holds an adapter \(adapter_config.json\), and this run would save a whole model"),
+    ],
+)
+def test_an_adapter_and_a_whole_model_never_share_a_folder(recipe, tmp_path, first, then, message):
+    """Loading such a folder would put the adapter on the weights of the other run."""
+    main(["--config", recipe(**first)])
+    before = sorted(tmp_path.glob("out/*"))
+    with pytest.raises(ValueError, match=message):
+        main(["--config", recipe(**then)])
+    assert sorted(tmp_path.glob("out/*")) == before
+    main(["--config", recipe(**first)])  # the same kind replaces the model
+
+
+@pytest.mark.parametrize("kind", [WHOLE, ADAPTER], ids=["whole", "adapter"])
+def test_a_run_in_the_folder_of_an_earlier_one_gets_a_card_of_its_own(recipe, tmp_path, tiny_folder, caplog, kind):
+    other = shutil.copytree(tiny_folder, tmp_path / "other-base")
+    main(["--config", recipe(**kind)])
+    card = tmp_path / "out/README.md"
+    first = card.read_text() + "\nMy own words.\n"
+    card.write_text(first)
+    main(["--config", recipe(**kind, model_name_or_path=str(other), seed=7)])
+    again = card.read_text()
+    assert "`other-base`" in again and f"`{tiny_folder.name}`" not in again and "| seed | 7 |" in again
+    assert (tmp_path / "out/README-before.md").read_text() == first
+    assert "held the card of an earlier run, which is now README-before.md" in caplog.text
+    own = "---\nlicense: mit\n---\nA card of the user, without facts.\n"
+    card.write_text(own)
+    main(["--config", recipe(**kind)])
+    assert card.read_text() == own
