@@ -92,6 +92,16 @@ def test_held_out_samples_and_checkpoints_that_another_option_rules_out_are_repo
     assert not parse(["--config", recipe(held_out=2, eval_on_start=True)]).notes
 
 
+def test_a_folder_whose_clips_are_longer_than_max_frames_is_reported(recipe):
+    folder = {"source": "folder", "path": "mine"}
+    path = recipe(data=[folder, folder | {"max_clip_s": 60}], max_frames=120)
+    assert parse(["--config", path]).notes == [
+        "mine is split into clips of up to 240 s (max_clip_s), of which max_frames=120 keeps 60 s: set max_clip_s to "
+        "60, or raise max_frames, to train on all words"
+    ]
+    assert not parse(["--config", path, "max_frames=480"]).notes
+
+
 def test_values_that_match_the_behaviour_are_not_reported(recipe):
     same = ["completion_only_loss=true", "packing_strategy=bfd", "padding_free=false", "do_train=true"]
     parsed = parse(["--config", recipe(), *same, "--no_remove_unused_columns"])

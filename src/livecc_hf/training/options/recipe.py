@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from livecc_hf.assets import bundled_model_path
+from livecc_hf.data.formats.clip_spans import MAX_CLIP_S
+from livecc_hf.modeling.grammar import FRAMES_PER_SECOND
 from livecc_hf.utils.text import one_line
 
 from ..allocator import use_expandable_segments
@@ -89,7 +91,20 @@ def parse(argv: Sequence[str]) -> Recipe:
         raise ValueError("packing needs a limit for a row: set max_length to a number of tokens, such as 16384")
     _check_together(ours, training, model)
     data, eval_data = _parse_entries(ours.data, "data"), _parse_entries(ours.eval_data, "eval_data")
+    notes += _cut_clips([*data, *eval_data], ours.max_frames)
     return Recipe(ours, training, model, data, eval_data, packing, notes, written.name)
+
+
+def _cut_clips(entries: Sequence[dict[str, Any]], max_frames: int) -> list[str]:
+    """Return a message for each folder whose clips `max_frames` may cut: the end of a clip is then never trained on."""
+    max_s = max_frames / FRAMES_PER_SECOND
+    longest = [(entry, entry.get("max_clip_s", MAX_CLIP_S)) for entry in entries if entry.get("source") == "folder"]
+    return [
+        f"{entry.get('path')} is split into clips of up to {clip_s:g} s (max_clip_s), of which max_frames={max_frames} "
+        f"keeps {max_s:g} s: set max_clip_s to {max_s:g}, or raise max_frames, to train on all words"
+        for entry, clip_s in longest
+        if isinstance(clip_s, int | float) and clip_s > max_s
+    ]
 
 
 def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConfig) -> None:
