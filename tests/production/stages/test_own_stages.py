@@ -1,5 +1,6 @@
 """Stages of the user's own that are wrong: each is one clear error, before or at its first batch."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,8 +34,20 @@ class OwnClips(Own):
 
 @dataclass(frozen=True)
 class Loader(Own):
+    exits: bool = False
+
     def open(self) -> None:
-        raise KeyError("weights")
+        raise SystemExit(3) if self.exits else KeyError("weights")
+
+
+@dataclass(frozen=True)
+class Exits(RowFilter):
+    name: ClassVar[str] = "exits"
+
+    def filter(self, row):
+        if row["id"] == "v1#0":
+            sys.exit(3)
+        return True
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,15 @@ def test_a_result_may_have_more_columns_and_a_cutting_stage_other_rows():
 def test_a_stage_that_cannot_be_opened_is_named():
     with pytest.raises(StageBrokenError, match="stage own cannot be opened: KeyError: 'weights'"):
         open_stage(Loader(), ROWS)
+    with pytest.raises(StageBrokenError, match="stage own cannot be opened: SystemExit: 3"):
+        open_stage(Loader(exits=True), ROWS)
+
+
+def test_a_stage_that_exits_costs_the_item_and_not_the_run():
+    result = run_batch(Exits(), ROWS)
+    assert result.kept["id"].to_pylist() == ["v0#0", "v2#0"]
+    (dropped,) = result.dropped.to_pylist()
+    assert (dropped["id"], dropped["reason"], dropped["detail"]) == ("v1#0", "error", "SystemExit: 3")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +143,7 @@ def test_a_class_with_a_wrong_attribute_is_refused(name, message):
         ("x = = 1", "SyntaxError: invalid syntax"),
         ("raise OSError('gone')", "OSError: gone"),
         ("1 / 0", "ZeroDivisionError"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
     ],
 )
 def test_a_module_that_cannot_be_imported_says_why(tmp_path, monkeypatch, text, message):

@@ -211,7 +211,7 @@ def open_stage(stage: Stage, rows: pa.Table) -> Stage:
             stage.open()
         except (ValueError, ImportError, OSError, RuntimeError):
             raise
-        except Exception as error:  # of a stage of the user's own
+        except (Exception, SystemExit) as error:  # of a stage of the user's own
             raise StageBrokenError(
                 f"stage {stage.name} cannot be opened: {type(error).__name__}: {one_line(error)}"
             ) from error

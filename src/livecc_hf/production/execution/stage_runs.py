@@ -100,7 +100,7 @@ def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
         return _run_watched(stage, batch)
     except (ImportError, EndpointError, AnswerCacheError, StageBrokenError):  # would be the same for every batch
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a library that exits must not end the run in silence
         if is_disk_full(error) or not len(batch):
             raise
         if is_accelerator_failure(error):

@@ -52,7 +52,7 @@ def find_stage(name: str) -> type[Stage]:
     module_name, _, class_name = place.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # the module is the user's, and may raise anything
+    except (Exception, SystemExit) as error:  # the module is the user's, and may raise anything
         kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
         raise ValueError(
             f"stage {name!r} cannot be imported: {kind}{one_line(error)}; expected package.module:Class, with the "
