@@ -22,16 +22,15 @@ from livecc_hf.checkpoints.loading import (
 )
 from livecc_hf.cli.main import main
 from livecc_hf.modeling import LiveCCForConditionalGeneration
+from livecc_hf.training.model.parts import lora_config, prepare_quantized, quantization_config
 
-pytest.importorskip("peft")
+peft = pytest.importorskip("peft")
 
 
 def train(model, processor, out, **options):
     """Train LoRA with TRL for a few steps on one turn of a video; return the `PeftModel`, saved as a folder."""
     from datasets import Dataset
     from trl import ModelConfig, SFTConfig, SFTTrainer
-
-    from livecc_hf.training.model.parts import lora_config
 
     parts = options.pop("parts", ["language_model"])
     base, inputs = model.name_or_path, turn_inputs(processor)
@@ -198,8 +197,6 @@ def test_over_a_four_bit_base(processor, tmp_path):
     pytest.importorskip("bitsandbytes")
     from trl import ModelConfig
 
-    from livecc_hf.training.model.parts import prepare_quantized, quantization_config
-
     tiny = bundled_model_path()
     quantization = quantization_config(ModelConfig(load_in_4bit=True, use_peft=True))
     model = LiveCCForConditionalGeneration.from_pretrained(tiny, quantization_config=quantization, dtype="float32")
@@ -218,6 +215,30 @@ def test_over_a_four_bit_base(processor, tmp_path):
     assert (logits(loaded, own) - expected).abs().max() > 0.5
     segments = loaded.start_stream(own, do_sample=False).push(torch.zeros(6, 3, 56, 56, dtype=torch.uint8))
     assert len(segments) == 1
+
+
+def test_over_a_four_bit_base_with_a_layer_in_full(processor, tmp_path):
+    """The layer's place in the base stays unquantised, as in training: 4-bit weights have another shape."""
+    pytest.importorskip("bitsandbytes")
+    from trl import ModelConfig
+
+    options = ModelConfig(
+        use_peft=True, load_in_4bit=True, lora_target_modules=["q_proj"], lora_modules_to_save=["down_proj"]
+    )
+    tiny = bundled_model_path()
+    model = LiveCCForConditionalGeneration.from_pretrained(
+        tiny, quantization_config=quantization_config(options), dtype="float32"
+    )
+    prepare_quantized(model)
+    wrapped = peft.get_peft_model(model, lora_config(model, options))
+    full = wrapped.get_base_model().model.language_model.layers[0].mlp.down_proj.modules_to_save["default"].weight
+    full.data.mul_(2)
+    wrapped.save_pretrained(tmp_path / "out")
+    own = load_processor(tiny)
+    save_adapter_files(tmp_path / "out", model.config, own, tiny)
+    loaded, _, _ = load_model_and_processor(tmp_path / "out", load_in_4bit=True)
+    assert type(loaded.model.language_model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+    torch.testing.assert_close(logits(loaded, own), logits(wrapped.get_base_model(), own), atol=1e-6, rtol=0)
 
 
 def test_bad_adapters_are_one_clear_line(adapter, base, tmp_path, capsys):

@@ -39,6 +39,7 @@ class AdapterInfo:
         position_scheme: position scheme it was trained with; `None` if it was saved without one.
         has_processor: whether the adapter has processor files.
         backbone: backbone of the model it was trained on; `None` if it was saved without one.
+        full_modules: names of the modules that it holds in full (`lora_modules_to_save`).
     """
 
     source: str
@@ -47,6 +48,7 @@ class AdapterInfo:
     position_scheme: str | None
     has_processor: bool
     backbone: str | None = None
+    full_modules: tuple[str, ...] = ()
 
 
 def find_adapter(source: str) -> str | None:
@@ -84,6 +86,7 @@ def read_adapter(source: str | os.PathLike) -> AdapterInfo | None:
         position_scheme=config.get("position_scheme"),
         has_processor=any(find_file(source, name) for name in _PROCESSOR_FILES),
         backbone=config.get("backbone"),
+        full_modules=tuple(values.get("modules_to_save") or ()),
     )
 
 

@@ -165,7 +165,8 @@ class Checkpoint:
         target = checked_device(device if device is not None else default_device())
         options: dict[str, Any] = {"dtype": weights_dtype(dtype, target), "device_map": {"": target}}
         if load_in_4bit:
-            options |= {"quantization_config": four_bit_config(target)}
+            full = self.adapter.full_modules if self.adapter is not None else ()
+            options |= {"quantization_config": four_bit_config(target, full)}
         try:
             with hide_load_report():
                 model, report = LiveCCForConditionalGeneration.from_pretrained(

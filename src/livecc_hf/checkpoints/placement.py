@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..utils.extras import MissingExtraError, require_extra
@@ -97,8 +98,12 @@ def weights_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
     return value
 
 
-def four_bit_config(device: torch.device) -> BitsAndBytesConfig:
+def four_bit_config(device: torch.device, full_modules: Sequence[str] = ()) -> BitsAndBytesConfig:
     """Return the config that quantises the language model to 4-bit while it is loaded.
+
+    Args:
+        device: the device of the weights.
+        full_modules: names of modules that an adapter holds in full, which stay as they are.
 
     Raises:
         ModelLoadError: if bitsandbytes is missing.
@@ -115,7 +120,7 @@ def four_bit_config(device: torch.device) -> BitsAndBytesConfig:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=four_bit_compute_dtype(capability),
-        llm_int8_skip_modules=["model.visual", "lm_head"],
+        llm_int8_skip_modules=["model.visual", "lm_head", *full_modules],
     )
 
 
