@@ -68,12 +68,20 @@ class FrameQueue:
 
     @property
     def next_span_s(self) -> tuple[float, float]:
-        """Start and end of the turn that the first waiting frame is in, in seconds from the stream's start."""
-        start_s = self._next_start_s
-        time_s = self._times_s[0] if self._times_s else None
-        if time_s is not None and self.clock_start_s is not None and self.n_turns:
-            start_s += _whole_turns_s(time_s - self.clock_start_s - start_s)
+        """Start and end of the next turn, in seconds from the stream's start; the first turn is at 0."""
+        start_s = self._next_start_s + (self._gap_s if self.n_turns else 0)
         return start_s, start_s + self.turn_frames * FRAME_STEP_S
+
+    @property
+    def _gap_s(self) -> float:
+        """How much later than expected the next turn's newest frame is, to which its words belong, in whole turns."""
+        n_frames = self.n_ready(is_last=True)
+        time_s = self._times_s[n_frames - 1] if n_frames else None
+        if time_s is None or self.clock_start_s is None:
+            return 0.0
+        gap_s = time_s - self.clock_start_s - self._next_start_s - (n_frames - 1) * FRAME_STEP_S
+        # Whole turns only: the model was trained on labels such as 3.0-4.0, never 3.5-4.5.
+        return max(int(gap_s / TURN_S + 1e-6), 0) * TURN_S
 
     @property
     def end_s(self) -> float:
@@ -140,11 +148,10 @@ class FrameQueue:
         return torch.stack(frames + frames[-1:] * (n_frames % TURN_FRAMES))
 
     def take(self, n_frames: int) -> None:
-        """Remove the first `n_frames` waiting frames, as the next turn; the first turn ends with its last frame."""
+        """Remove the first `n_frames` waiting frames, as the next turn."""
+        if self.n_turns == 0 and self.clock_start_s is not None:
+            self.clock_start_s += self._gap_s  # the stream starts with its first turn
         _, self._next_start_s = self.next_span_s
-        time_s = self._times_s[n_frames - 1]
-        if time_s is not None and self.clock_start_s is not None and self.n_turns == 0:
-            self.clock_start_s += _whole_turns_s(time_s - self.clock_start_s - (n_frames - 1) * FRAME_STEP_S)
         self.n_turns += 1
         self.drop(n_frames)
 
@@ -189,11 +196,6 @@ class FrameQueue:
                 )
             before_s = time_s
         return clock_start_s, times_s
-
-
-def _whole_turns_s(gap_s: float) -> float:
-    """Return the whole turns in a gap: the model was trained on labels such as 3.0-4.0, never 3.5-4.5."""
-    return max(int(gap_s / TURN_S + 1e-6), 0) * TURN_S
 
 
 def _seconds(timestamps_s: Sequence[float]) -> list[float]:

@@ -25,12 +25,16 @@ def test_missing_frames_move_the_time_label(frames, make_model, processor):
     assert "Time=10.0-11.0s" in processor.tokenizer.decode(stream.state.token_ids)
 
 
-def test_a_gap_within_the_first_turn_lies_before_it(frames, make_model, processor):
+def test_a_gap_within_a_turn_lies_before_it(frames, make_model, processor):
     """The words of a turn belong to its newest frames."""
     stream = make_model("mrope").start_stream(processor, **GREEDY)
     segments = stream.push(frames[:10], [7, 7.5, 100.1, 100.6, 101.1, 101.6, 102.1, 102.6, 110.1, 110.6])
     assert [(s.start_s, s.end_s) for s in segments] == [(99, 102), (102, 103), (110, 111)]
     assert "Time=3.0-4.0s" in processor.tokenizer.decode(stream.state.token_ids)
+    later = make_model("mrope").start_stream(processor, **GREEDY)
+    segments = later.push(frames[:10], [0, 0.5, 1, 1.5, 2, 2.5, 3, 49.5, 50, 50.5])
+    assert [(s.start_s, s.end_s) for s in segments] == [(0, 3), (49, 50), (50, 51)]
+    assert "Time=49.0-50.0s" in processor.tokenizer.decode(later.state.token_ids)
     last = make_model("mrope").start_stream(processor, **GREEDY)
     assert last.push(frames[:2], [7, 100.1]) == []
     assert [(s.start_s, s.end_s) for s in last.finish()] == [(99, 102)]
