@@ -167,7 +167,7 @@ def test_the_command_line_builds(tmp_path, capsys):
         (["build"], "input is not given"),
         (["build", "--config"], "argument --config: expected one argument"),
         (["fetch"], "the following arguments are required: URLS_FILE, OUT"),
-        (["push"], "the following arguments are required: FOLDER, REPO"),
+        (["push"], "the following arguments are required: FOLDER, USER/NAME"),
         (["fetch", "a=b.txt", "out"], "a=b.txt does not exist"),
         (["push", "a=b", "me/clips"], "a=b is not a dataset folder"),
     ],
