@@ -69,6 +69,14 @@ class TestFrames:
         with pytest.raises(ValueError, match="has 12 pictures, none of them between 9"):
             sample_clip(tmp_path, 9.0, 12.0, FrameRule(), kept)
 
+    def test_a_folder_of_pictures_of_different_shapes_is_no_video(self, tmp_path):
+        from PIL import Image
+
+        for number, size_px in enumerate([(56, 84), (84, 56)]):
+            Image.new("RGB", size_px).save(tmp_path / f"{number:05d}.png")
+        with pytest.raises(ValueError, match="the pictures in .* have different shapes"):
+            sample_clip(tmp_path, None, None, FrameRule(), kept)
+
     def test_files_that_are_not_videos_are_refused(self, tmp_path):
         (tmp_path / "v.mp4").write_bytes(b"no video")
         with pytest.raises(ValueError, match=r"v\.mp4"):

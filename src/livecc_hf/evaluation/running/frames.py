@@ -232,5 +232,7 @@ def _read_folder(
     for number in numbers:
         with Image.open(pictures[number]) as picture:
             frames.append(resize(picture_tensor(rgb_picture(picture))[None], max_pixels)[0])
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoReadError(f"the pictures in {folder} have different shapes: expected the frames of one video")
     ends_s = [(number + 1) / FRAME_FOLDER_FPS for number in numbers]
     return ClipFrames(torch.stack(frames), ends_s, max_pixels, [number / FRAME_FOLDER_FPS for number in numbers])
