@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 from livecc_hf.assets import bundled_model_path
@@ -74,6 +75,15 @@ def test_merged_equals_adapter_on_and_is_a_whole_model(adapter, base, tmp_path, 
     assert not hasattr(model, "peft_config")
     card = (out / "README.md").read_text()
     assert "Adapter `adapter` merged into `LiveCC-base`" in card
+
+
+def test_the_card_of_a_merged_model_says_what_the_adapter_was_trained_on(adapter, tmp_path):
+    card = adapter / "README.md"
+    head = "license: cc-by-4.0\nlanguage: [en]\ndatasets: [me/clips]\n"
+    card.write_text(card.read_text().replace("---\n", f"---\n{head}", 1))
+    merged = ModelCard.load(merge_adapter(adapter, tmp_path / "out") / "README.md").data
+    assert (merged.license, merged.language, merged.datasets) == ("cc-by-4.0", ["en"], ["me/clips"])
+    assert "lora" not in merged.tags and merged.library_name == "transformers"
 
 
 @pytest.mark.parametrize(

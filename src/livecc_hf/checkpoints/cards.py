@@ -196,7 +196,7 @@ def _from_source(facts: CardFacts) -> dict[str, Any]:
     if facts.source is None:
         return {}
     theirs = read_head(facts.source, facts.source_revision)
-    values = {key: theirs[key] for key in _TAKEN_OVER if theirs.get(key)}
+    values = taken_over(theirs)
     if not _is_folder(facts.source):
         values["base_model"] = facts.source
     elif facts.relation != "adapter" and theirs.get("base_model"):  # an adapter fits only this folder, not its base
@@ -235,6 +235,11 @@ def read_head(source: str, revision: str | None = None) -> dict[str, Any]:
         return huggingface_hub.ModelCard(text, ignore_metadata_errors=True).data.to_dict()
     except Exception:  # YAML libraries raise errors of many types
         return {}
+
+
+def taken_over(head: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata in a card's head that also holds for what is made from the model."""
+    return {key: head[key] for key in _TAKEN_OVER if head.get(key)}
 
 
 def _listed(value: Any) -> list[str]:

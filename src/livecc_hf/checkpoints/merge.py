@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..utils.output_folder import check_new_folder, new_folder
 from .adapters import require_peft
-from .cards import CardFacts, read_training, short_name, write_card
+from .cards import CardFacts, read_head, read_training, short_name, taken_over, write_card
 from .checkpoint import open_checkpoint
 from .config import stored_dtype
 
@@ -72,6 +72,7 @@ def merge_adapter(
         relation="finetune",
         source_revision=checkpoint.revision,
         training=read_training(source),
+        metadata=taken_over(read_head(source)),
     )
     with new_folder(out) as folder:
         model.save_pretrained(folder, max_shard_size=max_shard_size)
