@@ -356,6 +356,13 @@ def test_the_best_model_by_the_loss_per_word_has_the_lowest(recipe, tmp_path):
     assert parse(["--config", path, "greater_is_better=true"]).training.greater_is_better is True
 
 
+@pytest.mark.parametrize(("dtype", "adapter", "is_said"), [("bfloat16", 0, 1), ("float32", 0, 0), ("bfloat16", 1, 0)])
+def test_a_full_run_that_would_update_weights_in_16_bits_says_so(recipe, caplog, dtype, adapter, is_said):
+    changes = {"dtype": dtype, "bf16": True, "use_peft": bool(adapter), "train_parts": ["language_model"]}
+    build_trainer(parse(["--config", recipe(**changes, optimizer="trainer")]))
+    assert caplog.text.count("the weights are updated in bfloat16, which is too coarse") == is_said
+
+
 def test_an_interrupted_run_says_which_checkpoint_is_kept(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     (tmp_path / "checkpoint-6").mkdir()  # incomplete

@@ -49,6 +49,13 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
         logger.warning(note)
     set_seed(training.seed)
     model = load_trainable_model(recipe, config)
+    keeps_float32 = training.deepspeed_plugin is not None  # DeepSpeed keeps its own copies of the weights
+    if not recipe.model.use_peft and not keeps_float32 and model.dtype.itemsize < 4:
+        logger.warning(
+            "the weights are updated in %s, which is too coarse for small steps: set dtype=float32 (with bf16=true, "
+            "the run still computes in bfloat16)",
+            str(model.dtype).removeprefix("torch."),
+        )
     collator = CommentaryCollator(
         config, processor.tokenizer.pad_token_id, training.pad_to_multiple_of, images_as_videos=True
     )
@@ -74,8 +81,8 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
         callbacks=[AnnouncementCallback(len(data.train), len(data.held_out or ()), len(data.packs))],
     )
     finisher.trainer = trainer
-    if recipe.model.use_peft and (training.bf16 or training.fp16) and not training.deepspeed:
-        train_full_modules_in_float32(trainer.model)  # DeepSpeed keeps its own copies
+    if recipe.model.use_peft and not keeps_float32 and (training.bf16 or training.fp16):
+        train_full_modules_in_float32(trainer.model)
     commentary = data.held_out and LiveCommentaryCallback.of_data(data.held_out, ours.commentary_clips, trainer)
     if commentary:
         trainer.add_callback(commentary)
