@@ -86,10 +86,10 @@ class CommentaryStream:
             frame_px: expected (height, width) of the frames; the default makes the most tokens per frame.
 
         Raises:
-            ValueError: if frames have been pushed, or `frame_px` is not a size.
+            ValueError: if frames have been pushed, or the stream is finished, or `frame_px` is not a size.
         """
-        if self.waiting.n_turns or len(self.waiting):
-            raise ValueError("warm_up() was called after the first frames: call reset() first")
+        if self.waiting.n_turns or len(self.waiting) or self._is_finished:
+            raise ValueError("warm_up() was called after the first frames, or after finish(): call reset() first")
         frames, asked = gray_frames(self.waiting.turn_frames + 2 * TURN_FRAMES, frame_px), self._asked
         try:
             self.push(frames)

@@ -164,8 +164,13 @@ def test_warming_up_does_not_change_the_commentary(window, frames, make_model, p
     assert stream.push(frames) == expected
     assert stream.state.cache.memory is memory
     assert memory.capacity >= capacity > 0
-    with pytest.raises(ValueError, match=r"after the first frames: call reset\(\)"):
-        stream.warm_up()
+    finished = model.start_stream(processor, **options)
+    finished.finish()
+    for used in (stream, finished):
+        with pytest.raises(ValueError, match=r"after the first frames, or after finish\(\): call reset\(\)"):
+            used.warm_up()
+    with pytest.raises(RuntimeError, match=r"push\(\) after finish\(\)"):
+        finished.push(frames[:2])
 
 
 @pytest.mark.parametrize("frame_px", ["x", (28,), (28, 0), (28, 2.5), 28, None, (True, 28)])
