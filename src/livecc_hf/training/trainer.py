@@ -75,7 +75,7 @@ class LiveCCTrainer(SFTTrainer):
         self._unusable_held_out: set[int] = set()
         self._measured = {"train": TokenMeans(), "eval": TokenMeans()}  # since the last log; this evaluation
         self._trained = TokenMeans()  # since this process started or resumed the run
-        self._shown_s: torch.Tensor | float = 0.0  # of video, on this process, since `_shown_from_step`
+        self._shown_s = 0.0  # of video, on this process, since `_shown_from_step`
         self._shown_from_step: int | None = None
         self._best_step: int | None = None
 
@@ -97,7 +97,7 @@ class LiveCCTrainer(SFTTrainer):
         """
         if self._shown_from_step is None or self.state.global_step <= self._shown_from_step:
             return 0.0
-        per_step_s = float(self._shown_s) / (self.state.global_step - self._shown_from_step)
+        per_step_s = self._shown_s / (self.state.global_step - self._shown_from_step)
         return per_step_s * self.args.world_size * self.weights_step / 3600
 
     def forget_earlier_run(self) -> None:
@@ -140,6 +140,9 @@ class LiveCCTrainer(SFTTrainer):
         """
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         notes = [batch.pop(BOOKKEEPING) for batch in batches if BOOKKEEPING in batch]
+        if self._shown_from_step is None:
+            self._shown_from_step = self.state.global_step
+        self._shown_s += sum(note["n_shown"] for note in notes)  # a temporal step is one second of video
         if self.ledger is not None and notes:
             skipped = [item for note in notes for item in note["skipped"]]
             self.ledger.write(skipped, self.state.global_step + 1)
@@ -175,11 +178,6 @@ class LiveCCTrainer(SFTTrainer):
             result = super().compute_loss(recording, inputs, return_outputs, num_items_in_batch)
         loss = (result[0] if return_outputs else result).detach()
         self._measure(loss, recorded[0], n_targets, num_items_in_batch, note)
-        if self.model.training and inputs.get("video_grid_thw") is not None:
-            if self._shown_from_step is None:
-                self._shown_from_step = self.state.global_step
-            # A temporal step is one second of video. Summing on the device avoids a synchronization.
-            self._shown_s = self._shown_s + inputs["video_grid_thw"][:, 0].sum()
         if self.model.training and "attention_mask" not in inputs:
             self._count_packed_tokens(inputs)
         return result

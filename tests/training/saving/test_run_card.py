@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.options.recipe_file import read_written
@@ -25,6 +26,17 @@ def test_hours_are_those_of_the_videos_that_the_model_was_given(recipe):
     assert trainer.hours_shown * 3600 == pytest.approx(seconds)
     trainer._shown_from_step, trainer._shown_s = 1, 20  # as after a resume: ten seconds a step, in three steps
     assert trainer.hours_shown * 3600 == pytest.approx(30)
+
+
+def test_the_black_frames_beside_text_are_no_video_that_was_shown(recipe, tmp_path):
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+    asks = ["Who?", "Where?", [{"type": "image", "image": "a.png"}], [{"type": "image", "image": "gone.png"}]]
+    chats = [[{"role": "user", "content": ask}, {"role": "assistant", "content": "A ball."}] for ask in asks]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    data = [{"source": "jsonl", "path": str(tmp_path / "chats.jsonl")}]
+    trainer = build_trainer(parse(["--config", recipe(data=data, max_steps=2)]))
+    trainer.train()
+    assert trainer.hours_shown * 3600 == pytest.approx(2)  # the picture, in two steps
 
 
 def test_a_recipe_is_called_by_the_projects_folders_and_by_nobody_elses(tmp_path):

@@ -83,7 +83,9 @@ class BatchLoader:
             n_samples += len(numbers)
             batch_rows.append(self._row(numbers, skipped) or [self.placeholder])
         batch: dict[str, Any] = self.collator(self._with_one_dtype(batch_rows))
-        batch[BOOKKEEPING] = {"n_samples": n_samples, "skipped": skipped, "n_words": batch.pop("n_words")}
+        n_shown = sum(sample.n_steps_shown for row in batch_rows for sample in row)
+        batch[BOOKKEEPING] = {"n_samples": n_samples, "skipped": skipped, "n_shown": n_shown}
+        batch[BOOKKEEPING]["n_words"] = batch.pop("n_words")
         return batch
 
     def dataset(self, lengths: Sequence[int] | np.ndarray | None = None) -> Dataset:

@@ -40,7 +40,8 @@ def placeholder_sample(processor: StreamingProcessor) -> Sample:
             "mm_token_type_ids": torch.tensor([TEXT_TYPE, VIDEO_TYPE, TEXT_TYPE]),
             "pixel_values_videos": patches,
             "video_grid_thw": grid,
-        }
+        },
+        has_placeholder=True,
     )
 
 
@@ -62,4 +63,4 @@ def with_vision(sample: Sample, processor: StreamingProcessor) -> Sample:
     tail = placeholder_sample(processor).model_inputs
     per_token = ("input_ids", "labels", "mm_token_type_ids")
     joined = {name: torch.cat([inputs[name], tail[name].to(inputs[name].dtype)]) for name in per_token}
-    return replace(sample, model_inputs=tail | inputs | joined)
+    return replace(sample, model_inputs=tail | inputs | joined, has_placeholder=True)

@@ -59,6 +59,7 @@ class Sample:
         n_cut_words: number of words left out, because they end before the clip or after its last kept frame.
         n_cut_turns: number of turns left out by the frame or token limit.
         n_silent_turns: number of silent turns dropped at the end.
+        has_placeholder: whether its video is only the placeholder's.
     """
 
     model_inputs: dict[str, torch.Tensor] = field(repr=False)
@@ -66,6 +67,13 @@ class Sample:
     n_cut_words: int = 0
     n_cut_turns: int = 0
     n_silent_turns: int = 0
+    has_placeholder: bool = False
+
+    @property
+    def n_steps_shown(self) -> int:
+        """Number of temporal steps of its videos (frame pairs), and of its images; without the placeholder's."""
+        grids = [value for name, value in self.model_inputs.items() if name.endswith("_grid_thw")]
+        return 0 if self.has_placeholder else sum(int(grid[:, 0].sum()) for grid in grids)
 
     @property
     def n_tokens(self) -> int:
