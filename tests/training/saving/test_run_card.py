@@ -8,6 +8,7 @@ from PIL import Image
 
 from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.options.recipe_file import read_written
+from livecc_hf.training.saving.finishing import recipe_facts
 from livecc_hf.training.script import main
 from livecc_hf.training.setup import build_trainer
 
@@ -37,6 +38,15 @@ def test_the_black_frames_beside_text_are_no_video_that_was_shown(recipe, tmp_pa
     trainer = build_trainer(parse(["--config", recipe(data=data, max_steps=2)]))
     trainer.train()
     assert trainer.hours_shown * 3600 == pytest.approx(2)  # the picture, in two steps
+
+
+def test_what_trains_in_full_and_each_optimizers_rate_are_facts(recipe):
+    muon = recipe_facts(parse(["--config", recipe(muon_learning_rate=0.05)]), "mrope")
+    assert muon["learning rate"] == "0.05 (Muon), 0.003 (AdamW), linear"
+    changes = {"optimizer": "trainer", "use_peft": True, "lora_modules_to_save": ["lm_head"], "train_parts": ["merger"]}
+    adapter = recipe_facts(parse(["--config", recipe(**changes)]), "mrope")
+    assert adapter["trained"] == "LoRA, rank 16, alpha 32, lm_head in full; merger"
+    assert adapter["learning rate"] == "0.003, linear"
 
 
 def test_a_recipe_is_called_by_the_projects_folders_and_by_nobody_elses(tmp_path):

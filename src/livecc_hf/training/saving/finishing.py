@@ -103,6 +103,10 @@ def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
     method = "full"
     if model.use_peft:
         method = f"{'QLoRA' if model.load_in_4bit else 'LoRA'}, rank {model.lora_r}, alpha {model.lora_alpha}"
+        method += f", {', '.join(model.lora_modules_to_save)} in full" if model.lora_modules_to_save else ""
+    rate = f"{training.learning_rate:g}"
+    if recipe.ours.optimizer == "muon":
+        rate = f"{recipe.ours.muon_learning_rate:g} (Muon), {rate} (AdamW)"
     named_recipe = {} if recipe.name is None else {"recipe": recipe.name}
     return {
         **named_recipe,
@@ -111,7 +115,7 @@ def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
         "trained": f"{method}; {', '.join(recipe.ours.train_parts or ()) or 'default parts'}",
         "position scheme": position_scheme,
         "rows a step": f"{rows_per_step(training)}{' (packed)' if recipe.packing else ''}",
-        "learning rate": f"{training.learning_rate:g}, {getattr(training.lr_scheduler_type, 'value', '')}".rstrip(", "),
+        "learning rate": f"{rate}, {getattr(training.lr_scheduler_type, 'value', '')}".rstrip(", "),
         "seed": training.seed,
     }
 
