@@ -16,6 +16,7 @@ from livecc_hf.data.formats.clip_spans import split_into_clips
 from livecc_hf.data.formats.conversations import NarratedVideo, parse_narration
 from livecc_hf.data.samples.narration import NarratedClip, count_narration_tokens, encode_clip, encode_narration
 from livecc_hf.data.samples.sample import IGNORE_INDEX, EncodeOptions
+from livecc_hf.data.sources.narrated import NarrationItem
 from livecc_hf.data.unusable import UnusableSample
 
 MAX_PIXELS = 56 * 84
@@ -238,6 +239,15 @@ def test_trailing_silence_is_not_decoded_but_counted(folder, processor):
     n_patches = 3 * dropped.model_inputs["video_grid_thw"][0, 1:].prod()
     assert torch.equal(kept.model_inputs["pixel_values_videos"][:n_patches],
                        dropped.model_inputs["pixel_values_videos"][:n_patches])  # fmt: skip
+
+
+def test_a_clip_to_comment_on_has_the_words_that_its_sample_speaks(folder, processor):
+    """A held-out clip shows them next to the model's: those before the clip are another clip's."""
+    words = [(1, 2, "before"), (4.5, 5.2, "across"), (6, 6.4, "...within")]
+    item = NarrationItem(narrated("steady.mp4", words, start_s=5.0, end_s=12.0), str(folder))
+    assert [word for _, _, word in item.clip(processor, EncodeOptions(**SMALL)).words] == ["across", "within"]
+    said = turns_said(item.encode(processor, EncodeOptions(**SMALL)), processor)
+    assert [*chain.from_iterable(said)] == ["across", "within"]
 
 
 @pytest.mark.parametrize("grammar", ["livecc", "streamingvlm"])

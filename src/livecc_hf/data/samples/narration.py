@@ -122,7 +122,7 @@ def encode_narration(
         UnusableSample: for one of `livecc_hf.data.unusable.REASONS`.
     """
     path, plan = locate_clip(video, processor, options, media_root)
-    words = _words_from(video.words, video.start_s)
+    words = words_from(video.words, video.start_s)
     texts = _first_texts(video, processor, options, words)
     if not words and not options.keep_trailing_silence:
         raise _no_words(video, plan.first_s)
@@ -162,7 +162,7 @@ def encode_clip(clip: NarratedClip, processor: StreamingProcessor, options: Enco
         )
         limits = {"min_pixels": size.min_pixels, "max_pixels": size.max_pixels}
         n_pair_tokens = size.n_pair_tokens
-    words = _words_from(clip.words, clip.frame_times_s[0])
+    words = words_from(clip.words, clip.frame_times_s[0])
     texts = _first_texts(clip, processor, options, words)
     loaded = _LoadedClip(
         clip.frames[:n_frames],
@@ -194,7 +194,7 @@ def count_narration_tokens(
         UnusableSample: if the header and the words show that `encode_narration` will raise it.
     """
     _path, plan = locate_clip(video, processor, options, media_root)
-    words = _words_from(video.words, video.start_s)
+    words = words_from(video.words, video.start_s)
     texts = _first_texts(video, processor, options, words)
     _limit_frames(plan, processor, options.max_tokens)  # raises if even the first turn does not fit
     grammar = processor.find_grammar()
@@ -248,7 +248,7 @@ def _encode(
     processor: StreamingProcessor,
     options: EncodeOptions,
 ) -> Sample:
-    """Cut a clip to the token limit and encode it; `words` are those of `_words_from`."""
+    """Cut a clip to the token limit and encode it; `words` are those of `words_from`."""
     n_frames = len(loaded.frames)
     grammar = processor.find_grammar()
     spans = split_turns(round_up_to_pairs(n_frames), grammar)
@@ -345,7 +345,7 @@ def _without_silence(turn_words: list[list[str]]) -> list[list[str]]:
     return turn_words[:n_turns]
 
 
-def _words_from(words: Sequence[Sequence], start_s: float | None) -> list[tuple[float, float, str]]:
+def words_from(words: Sequence[Sequence], start_s: float | None) -> list[tuple[float, float, str]]:
     """Return the words without blank ones, and without those that both start and end before the clip."""
     kept = ((start, end, spoken_word(str(word))) for start, end, word in words)
     return [word for word in kept if word[2] and not (start_s is not None and word[0] < start_s >= word[1])]

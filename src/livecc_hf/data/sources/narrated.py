@@ -26,7 +26,7 @@ from ..formats.rows import parse_row
 from ..media.clip_frames import read_clip
 from ..media.paths import expand_user, local_path, resolve_media
 from ..samples.chat import count_chat_tokens, encode_chat
-from ..samples.narration import NarratedClip, count_narration_tokens, encode_narration, locate_clip
+from ..samples.narration import NarratedClip, count_narration_tokens, encode_narration, locate_clip, words_from
 from ..samples.placeholder import N_PLACEHOLDER_TOKENS
 from ..samples.sample import EncodeOptions, Sample
 from ..unusable import UnusableSample
@@ -61,12 +61,13 @@ class NarrationItem:
         return count_narration_tokens(self.video, processor, options, self.media_root)
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> NarratedClip:
-        """Decode the clip."""
+        """Decode the clip; its words are those that a sample may speak."""
         video = self.video
         path, plan = locate_clip(video, processor, options, self.media_root)
         decoded = read_clip(path, plan, processor.video_processor)
         texts = video.query, video.title, video.previous
-        return NarratedClip(decoded.frames, decoded.end_times_s, video.words, *texts, is_resized=True)
+        words = words_from(video.words, video.start_s)
+        return NarratedClip(decoded.frames, decoded.end_times_s, words, *texts, is_resized=True)
 
 
 @dataclass(frozen=True)
