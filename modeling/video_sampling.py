@@ -15,15 +15,15 @@ never looks ahead of `t_n`. Times are exact fractions (`pts * time_base`), so ro
   first one's size. Non-square pixels are not stretched.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
-from typing import Any, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .video_file import (
     TimedFrame,
@@ -35,6 +35,9 @@ from .video_file import (
     nothing_decoded,
     warn_of_damage,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Floats are read as the nearest fraction with at most this denominator: 1.4 means 7/5, not 1.39999...
 _MAX_DENOMINATOR = 10**6
@@ -66,7 +69,7 @@ class SampledFrame(NamedTuple):
         end_s: when the next frame replaced it; training compares word times with this.
     """
 
-    frame: torch.Tensor
+    frame: Tensor
     time_s: float
     pts_s: float
     end_s: float
@@ -118,7 +121,7 @@ class SampleTimes:
 def choose_frames(
     shown: Iterable[tuple[Fraction, Fraction, Any, bool]],
     times: SampleTimes,
-    picture: Callable[[Any], torch.Tensor],
+    picture: Callable[[Any], Tensor],
     number: int = 0,
 ) -> Iterator[SampledFrame]:
     """Yield the frames on screen at the sample times, by the rule at the top of this module.
