@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from .predictions.file import RowSet
-from .predictions.judged_texts import find_file, find_texts
+from .predictions.judged_texts import find_commentaries, find_texts
 from .predictions.published import read_predictions
 from .predictions.rows import MODEL, OPPONENT, ChoiceRow, CommentaryRow, Row, VerdictRow
 from .scorers.commentary import score_commentaries
@@ -74,7 +74,7 @@ def score_sets(
     texts = [item.of(CommentaryRow) for item in sets if item.header.layout == "commentary"]
     pairs = [Pair(item, find_texts(item, MODEL, texts)) for item in verdicts]
     scores = []
-    judged = [find_file(item, whose, texts) for item in verdicts for whose in (MODEL, OPPONENT)]
+    judged = [find_commentaries(item, whose, texts) for item in verdicts for whose in (MODEL, OPPONENT)]
     for pair in pairs:
         opponent = find_texts(pair.verdicts, OPPONENT, texts)
         others = [

@@ -10,7 +10,7 @@ from .inf_streams import SUITE, windows_named
 from .rows import MODEL, CommentaryRow, VerdictRow, text_hash
 
 
-def find_file(
+def find_commentaries(
     verdicts: RowSet[VerdictRow], whose: str, texts: Sequence[RowSet[CommentaryRow]]
 ) -> RowSet[CommentaryRow] | None:
     """Return the commentaries of one side of the verdicts; `None` if `texts` holds none of them.
@@ -38,8 +38,8 @@ def find_file(
 def find_texts(
     verdicts: RowSet[VerdictRow], whose: str, texts: Sequence[RowSet[CommentaryRow]]
 ) -> RowSet[CommentaryRow] | None:
-    """Return `find_file`, cut into windows if the verdicts are about windows."""
-    found = find_file(verdicts, whose, texts)
+    """Return the result of `find_commentaries`, cut into windows if the verdicts are about windows."""
+    found = find_commentaries(verdicts, whose, texts)
     return None if found is None else _as_judged(verdicts, found)
 
 
