@@ -35,6 +35,14 @@ def test_a_file_may_have_the_longest_possible_name(tmp_path, keeps_suffix):
     assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
 
 
+def test_long_names_with_one_beginning_are_written_at_once(tmp_path):
+    first, second = (tmp_path / ("x" * 240 + f"{n}.json") for n in (1, 2))
+    with atomic_write(first) as partial, atomic_write(second) as other:
+        partial.write_text("1")
+        other.write_text("2")
+    assert (first.read_text(), second.read_text()) == ("1", "2")
+
+
 @pytest.mark.parametrize("is_windows", [False, True])
 def test_windows_opens_files_for_writing_and_no_folders(tmp_path, monkeypatch, is_windows):
     opened = []

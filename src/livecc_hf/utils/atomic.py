@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -29,7 +30,7 @@ def atomic_write(path: str | os.PathLike, sync: bool = True, keeps_suffix: bool 
         OSError: if the file cannot be written; an existing file is left unchanged.
     """
     path = Path(path)
-    mark, stem = f"{os.getpid()}.partial", first_bytes(path.stem, _STEM_BYTES)
+    mark, stem = f"{os.getpid()}.partial", _short(path.stem)
     partial = path.with_name(f".{stem}.{mark}{path.suffix}" if keeps_suffix else f".{stem}{path.suffix}.{mark}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -67,3 +68,11 @@ def flush(path: str | os.PathLike) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _short(stem: str) -> str:
+    """Return a name's stem, or its beginning and a hash of it, so that names with one beginning stay different."""
+    data = os.fsencode(stem)
+    if len(data) <= _STEM_BYTES:
+        return stem
+    return f"{first_bytes(stem, _STEM_BYTES - 17)}-{hashlib.blake2b(data, digest_size=8).hexdigest()}"
