@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 _NAME = "livecc-hf"
 # Modules installed by each extra of pyproject.toml; tests/utils/test_extras.py compares the two.
 MODULES = {
-    "train": ("trl", "peft", "datasets", "qwen_vl_utils", "filelock", "tqdm", "langcodes"),
+    "train": ("trl", "peft", "datasets", "qwen_vl_utils", "tqdm", "langcodes"),
     "data": ("datasets", "gcld3", "faster_whisper", "onnxruntime", "httpx2", "matplotlib", "tqdm", "langcodes"),
     "ray": ("ray",),
     "serve": ("fastapi", "uvicorn", "websockets", "prometheus_client", "pydantic"),
