@@ -79,7 +79,7 @@ class SampleTimes:
     """The sample times of a part of a video, exact, on the file's clock; arguments as in `iter_frames`.
 
     Attributes:
-        start: start of the part in seconds; `None`: the first frame.
+        start, end: start and end of the part in seconds; `None`: the first frame, and the end of the file.
         fps: sample times per second.
         origin: the time on the file's clock from which arguments and results count.
         first: the first sample time; valid after `begin`.
@@ -94,7 +94,7 @@ class SampleTimes:
             raise ValueError(f"fps={fps!r}: expected a rate above 0, such as 2.0")
         if start is not None and end is not None and end <= start:
             raise ValueError(f"end_s={end_s} is not after start_s={start_s}: give a later end")
-        self.start, self._end = (None if time is None else time + self.origin for time in (start, end))
+        self.start, self.end = (None if time is None else time + self.origin for time in (start, end))
         self.first = self.reached = Fraction(0)
 
     def begin(self, appears: Fraction) -> None:
@@ -107,13 +107,13 @@ class SampleTimes:
 
     def is_before_end(self, sample: Fraction) -> bool:
         """Return whether a time lies before the end of the part."""
-        return self._end is None or sample < self._end
+        return self.end is None or sample < self.end
 
     def none_found(self, path: str | os.PathLike) -> VideoReadError:
         """Return the error for a part without any frame."""
         first_s, reached_s = float(self.first - self.origin), float(self.reached - self.origin)
-        if self._end is not None and self._end <= self.first:
-            end_s = float(self._end - self.origin)
+        if self.end is not None and self.end <= self.first:
+            end_s = float(self.end - self.origin)
             return VideoReadError(f"end_s={end_s:g}: the first frame of {path} is at {first_s:g} s")
         return VideoReadError(f"start_s={first_s:g} lies past the end of {path}, at {reached_s:.2f} s")
 

@@ -83,7 +83,7 @@ class OverlayWriter:
         self._times = SampleTimes(start_s, end_s, FRAMES_PER_SECOND, self._zero)
         start = self._times.start
         self._has_start = start is not None
-        self._end = None if end_s is None else exact_number("end_s", end_s) + self._zero
+        self._end = self._times.end
         self._source, frames = RepairedSource.open_before(video, start, keep_audio=True, max_gap_s=max_gap_s)
         self._container: Any = None
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from .disk import is_disk_full
@@ -25,18 +25,17 @@ def only_run(place: Path, name: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(place / ".lock" if place.is_dir() else place.with_name(f".{place.name}.lock"))
-    with suppress(NotImplementedError):  # a file system without locks
-        try:
-            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:  # of this lock only: the block may wait for locks of other libraries
-            raise ValueError(f"another run is working in {place}: wait for it, or choose another {name}") from None
-        except OSError as error:
-            if is_disk_full(error):
-                raise
-            raise ValueError(
-                f"{place} cannot be written ({error.strerror or one_line(error)}): choose another {name}"
-            ) from error
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:  # of this lock only: the block may wait for locks of other libraries
+        raise ValueError(f"another run is working in {place}: wait for it, or choose another {name}") from None
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise ValueError(
+            f"{place} cannot be written ({error.strerror or one_line(error)}): choose another {name}"
+        ) from error
     try:
         yield
     finally:

@@ -99,10 +99,12 @@ def _parts_of(conversation: Any, source: str) -> list[Mapping]:
 
 
 def _part_with(key: str, parts: Sequence[Mapping], source: str) -> Mapping:
-    """Return the part that has this key."""
-    if _only(key, parts, source) is None and not any(key in part for part in parts):
-        raise ValueError(f"{source}: the conversation has no part with a {key!r}: expected the format of Live-CC-5M")
-    return next(part for part in parts if key in part)
+    """Return the part that has this key; raise a `ValueError` if none has it, or several."""
+    _only(key, parts, source)
+    for part in parts:
+        if key in part:
+            return part
+    raise ValueError(f"{source}: the conversation has no part with a {key!r}: expected the format of Live-CC-5M")
 
 
 def _only(key: str, parts: Sequence[Mapping], source: str) -> Any:
