@@ -315,7 +315,12 @@ def test_an_interrupted_run_says_that_it_waits_for_replies_and_keeps_them(sides,
         arguments = [*map(str, sides[:2]), "--out", str(tmp_path / "v.jsonl"), "--judge", "judge-1"]
         arguments += ["--base-url", server.url, "--annotations", str(sides[2]), "--concurrency", "2"]
         command = [sys.executable, "-m", "livecc_hf.cli.main", "evaluate", "judge", *arguments]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background jobs of a shell
+        )
         while len(server.requests) < 2 and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
